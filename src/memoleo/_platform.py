@@ -1,0 +1,375 @@
+"""The one room for what differs between Linux, macOS and Windows.
+
+Locks that the system frees when their owner dies, file modes, what happens at `fork`, the
+number of cores, and the way a process ends by a signal. Nothing else in memoleo asks which
+system it runs on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+__all__ = [
+    "WatchedFile",
+    "check_ownership",
+    "create_private_file",
+    "end_by_signal",
+    "make_private_folder",
+    "open_lock_file",
+    "physical_cores",
+    "renew_after_fork",
+]
+
+WINDOWS = sys.platform == "win32"
+
+# -- fork ---------------------------------------------------------------------------------------
+
+_renewed: dict[int, weakref.ref[Any]] = {}
+_hooked = False
+
+
+def renew_after_fork(obj: Any) -> None:
+    """Call ``obj._after_fork()`` in every child that this process forks from now on.
+
+    Two more methods are called if `obj` has them: ``_before_fork()`` ahead of the fork, where it
+    can wait until its other threads are at a safe place, and ``_after_fork_in_parent()``.
+    Only a weak reference is kept. Windows has no fork: there it does nothing.
+    """
+    global _hooked
+    if WINDOWS:
+        return
+    number = id(obj)
+    _renewed[number] = weakref.ref(obj, lambda _: _renewed.pop(number, None))
+    if not _hooked:
+        _hooked = True
+        os.register_at_fork(
+            before=lambda: _call_all("_before_fork"),
+            after_in_parent=lambda: _call_all("_after_fork_in_parent"),
+            after_in_child=lambda: _call_all("_after_fork"),
+        )
+
+
+def _call_all(name: str) -> None:
+    for reference in list(_renewed.values()):
+        obj = reference()
+        method: Callable[[], None] | None = getattr(obj, name, None)
+        if method is not None:
+            method()
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def make_private_folder(path: str) -> None:
+    """Create a folder that only its owner can enter (mode 0700), if it is missing.
+
+    Windows gives new folders the access list of their parent, which is private in a profile.
+
+    Raises
+    ------
+    OSError
+        it can't be made
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
+def create_private_file(path: str) -> bool:
+    """Create an empty file that only its owner can read (mode 0600); whether it is new.
+
+    It follows no symbolic link, and an existing file is left as it is.
+
+    Raises
+    ------
+    OSError
+        it can't be made
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError:
+        return False
+    os.close(descriptor)
+    return True
+
+
+def check_ownership(path: str) -> str | None:
+    """Say why a file should not be trusted with private data, or `None` if nothing speaks against.
+
+    A file that belongs to somebody else in a folder where everybody may write could have been put
+    there for us to find. Windows keeps such folders apart by access lists.
+    """
+    if sys.platform == "win32":
+        return None
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return "it is a symbolic link"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_uid not in (os.geteuid(), 0):
+        folder = os.stat(os.path.dirname(path) or ".")
+        if folder.st_mode & stat.S_IWOTH:
+            return "it belongs to another user, in a folder where everybody may write"
+    return None
+
+
+class WatchedFile:
+    """Tells quickly whether a file that is mapped into memory has been cut short.
+
+    Reading a mapped page beyond the end of its file kills a process with SIGBUS, so the length is
+    looked at before each read. On Windows a mapped file can't be cut, and nothing needs watching.
+
+    POSIX drops all locks that a process has on a file as soon as it closes *any* descriptor of
+    it (fcntl(2)), SQLite's included. There is therefore one descriptor for a file and process,
+    it is closed only after all users of the file have gone, and a few are kept beyond that.
+    """
+
+    _watched: ClassVar[dict[tuple[int, int], WatchedFile]] = {}
+    _lock = threading.Lock()
+    _PARKED = 32
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.users = 0
+
+    @classmethod
+    def open(cls, path: str) -> WatchedFile:
+        """Watch the file at `path`, for one user more; `release` it in the end."""
+        if sys.platform == "win32":
+            return cls(-1)
+        with cls._lock:
+            status = os.stat(path)
+            watched = cls._watched.get((status.st_dev, status.st_ino))
+            if watched is None:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                status = os.fstat(descriptor)
+                watched = cls._watched.setdefault((status.st_dev, status.st_ino), cls(descriptor))
+            watched.users += 1
+            return watched
+
+    def release(self) -> None:
+        """Say that one user has closed the file."""
+        if self.descriptor < 0:
+            return
+        with self._lock:
+            self.users -= 1
+            idle = [(key, one) for key, one in self._watched.items() if one.users <= 0]
+            surplus = len(idle) - self._PARKED
+            for position, (key, one) in enumerate(idle):
+                if position < surplus or os.fstat(one.descriptor).st_nlink == 0:
+                    del self._watched[key]
+                    os.close(one.descriptor)
+
+    def length(self) -> int:
+        """Return the length of the file in bytes; always 0 where it needs no watching."""
+        return os.lseek(self.descriptor, 0, os.SEEK_END) if self.descriptor >= 0 else 0
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        # Descriptors stay valid in a child, but who used them there is gone.
+        cls._lock = threading.Lock()
+        for watched in cls._watched.values():
+            watched.users = 0
+
+
+# -- locks that die with their owner ------------------------------------------------------------
+
+SLOTS = 2**30 if WINDOWS else 2**62  # the C runtime of Windows seeks in 31 bits
+
+
+class LockFile:
+    """Locks on single bytes of one file: held by at most one holder among all processes.
+
+    The system keeps them and frees them the instant that their process ends, however it ends.
+    POSIX locks are wanted here, not those of open file descriptions (``F_OFD_SETLK``): these
+    would live on in a forked child after their owner was killed. POSIX locks don't exclude one
+    another within a process, so this object does that itself, and there is only one of it for a
+    file and process.
+    """
+
+    def __init__(self, descriptor: int, identity: tuple[int, int]) -> None:
+        self.descriptor = descriptor
+        self.identity = identity
+        self.users = 0
+        self._held: dict[int, object] = {}
+        self._lock = threading.Lock()
+
+    def acquire(self, offset: int) -> object | None:
+        """Lock one byte without waiting; a token for `release`, or `None` if another holds it.
+
+        Raises
+        ------
+        OSError
+            the file system knows no locks
+        """
+        with self._lock:
+            if offset in self._held or not _lock_byte(self.descriptor, offset):
+                return None
+            token = self._held[offset] = object()
+            return token
+
+    def release(self, offset: int, token: object) -> None:
+        """Free one byte; nothing happens if `token` is not its present one."""
+        with self._lock:
+            if self._held.get(offset) is not token:
+                return
+            _unlock_byte(self.descriptor, offset)
+            del self._held[offset]
+        if self.users <= 0:
+            self._close_if_idle()
+
+    def is_at(self, path: str) -> bool:
+        """Whether this is still the file at `path`."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
+
+    def close(self) -> None:
+        """Say that one user needs the file no more."""
+        with _lock_files_lock:
+            self.users -= 1
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        # Closing drops the locks of this process, so it waits for the last one.
+        with _lock_files_lock:
+            if self.users <= 0 and not self._held and self.descriptor >= 0:
+                _lock_files.pop(self.identity, None)
+                os.close(self.descriptor)
+                self.descriptor = -1
+
+    def _after_fork(self) -> None:
+        # A child holds none of its parent's locks.
+        self._held = {}
+        self._lock = threading.Lock()
+
+
+_lock_files: dict[tuple[int, int], LockFile] = {}
+_lock_files_lock = threading.Lock()
+
+
+def open_lock_file(path: str) -> LockFile:
+    """Return the locks on the file at `path`, which is created (mode 0600) if it is missing.
+
+    Raises
+    ------
+    OSError
+        it can't be opened for writing, or is a symbolic link
+    """
+    with _lock_files_lock:
+        try:
+            status = os.lstat(path)
+            file = _lock_files.get((status.st_dev, status.st_ino))
+        except FileNotFoundError:
+            file = None
+        if file is None:
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            descriptor = os.open(path, flags, 0o600)
+            status = os.fstat(descriptor)
+            identity = (status.st_dev, status.st_ino)
+            file = _lock_files.setdefault(identity, LockFile(descriptor, identity))
+            renew_after_fork(file)
+        file.users += 1
+        return file
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_byte(descriptor: int, offset: int) -> bool:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+
+    def _unlock_byte(descriptor: int, offset: int) -> None:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_byte(descriptor: int, offset: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
+            return False
+        return True
+
+    def _unlock_byte(descriptor: int, offset: int) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+
+
+def _renew_registries() -> None:
+    global _lock_files_lock
+    _lock_files_lock = threading.Lock()
+    WatchedFile._after_fork()
+
+
+if not WINDOWS:
+    os.register_at_fork(after_in_child=_renew_registries)
+
+
+# -- processors and signals ---------------------------------------------------------------------
+
+
+def physical_cores() -> int:
+    """Return the number of cores that this process may use, hyper-threads not counted twice."""
+    usable = _usable_processors()
+    if sys.platform == "linux":
+        cores = set()
+        for number in usable:
+            folder = f"/sys/devices/system/cpu/cpu{number}/topology"
+            try:
+                with (
+                    open(f"{folder}/physical_package_id") as package,
+                    open(f"{folder}/core_id") as core,
+                ):
+                    cores.add((package.read(), core.read()))
+            except OSError:
+                return max(1, len(usable))
+        return max(1, len(cores))
+    if sys.platform == "darwin":
+        return _ask_sysctl("hw.physicalcpu") or len(usable)
+    return len(usable)
+
+
+def _usable_processors() -> set[int]:
+    if sys.platform == "linux":
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _ask_sysctl(name: str) -> int | None:
+    import subprocess
+
+    try:
+        answer = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=True, timeout=2
+        )
+        return int(answer.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def end_by_signal(number: int) -> None:
+    """End this process as the signal would have ended it, so that its parent sees why.
+
+    Windows has no signals between processes: there it exits with the status that shells use.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if sys.platform == "win32":
+        os._exit(128 + number)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
