@@ -1,0 +1,183 @@
+"""Callables, classes, modules and type hints as values: keyed by what they are."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any
+
+from memoleo.keys._canonical import (
+    Put,
+    Unkeyable,
+    Writer,
+    class_name,
+    finder,
+    frame,
+    module_name,
+    write,
+    writes,
+)
+from memoleo.keys._instances import is_bare
+from memoleo.keys._labels import note
+from memoleo.keys._source import Logic, examine
+
+__all__ = ["logic_of"]
+
+_LOGIC: weakref.WeakKeyDictionary[Any, tuple[Any, Logic]] = weakref.WeakKeyDictionary()
+
+
+def logic_of(func: Any) -> Logic:
+    """Return the logic of a function or class, remembered until something in it changes."""
+    code = getattr(func, "__code__", None)
+    known = _LOGIC.get(func)
+    if known is not None and known[0] is code and known[1].is_current():
+        return known[1]
+    logic = examine(func)
+    _LOGIC[func] = (code, logic)
+    return logic
+
+
+@writes(FunctionType)
+def _function(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("function"))
+    if note(value):
+        put(frame(f"{module_name(value.__module__)}:{value.__qualname__}"))
+        return
+    logic = logic_of(value)
+    put(frame(logic.digest))
+    defaults = [value.__defaults__, value.__kwdefaults__]
+    try:
+        write(defaults, put, active)
+    except Unkeyable as error:
+        raise error.inside(".__defaults__") from None
+    for cell, name in logic.live:
+        put(frame(name))
+        try:
+            write(cell.cell_contents, put, active)
+        except Unkeyable as error:
+            raise error.inside(f".{name} (captured)") from None
+
+
+@finder(50)
+def _class(cls: type) -> Writer | None:
+    return _write_class if issubclass(cls, type) else None
+
+
+def _write_class(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("class") + frame(class_name(value)))
+    if not value.__flags__ & (1 << 9) or value.__module__ in sys.stdlib_module_names:
+        put(frame(b""))
+    elif note(value):
+        put(frame(b"label"))
+    else:
+        put(frame(logic_of(value).digest))
+
+
+@writes(MethodType)
+def _method(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("method"))
+    write(value.__func__, put, active)
+    if is_bare(value.__self__):
+        put(b"-" + frame(class_name(type(value.__self__))))
+        return
+    try:
+        write(value.__self__, put, active)
+    except Unkeyable as error:
+        raise error.inside(".__self__") from None
+
+
+@writes(BuiltinFunctionType)
+def _builtin(value: Any, put: Put, active: set[int]) -> None:
+    owner = value.__self__
+    put(b"X" + frame("builtin") + frame(value.__qualname__))
+    if owner is None or isinstance(owner, ModuleType):
+        put(frame(str(value.__module__)))
+        return
+    write(owner, put, active)
+
+
+@writes(ModuleType)
+def _module(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("module") + frame(module_name(value.__name__)))
+
+
+@writes(MethodDescriptorType, WrapperDescriptorType, GetSetDescriptorType, MemberDescriptorType)
+def _descriptor(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("descriptor") + frame(class_name(value.__objclass__)))
+    put(frame(value.__name__))
+
+
+@finder(30)
+def _partial(cls: type) -> Writer | None:
+    functools = sys.modules.get("functools")
+    if cls is not getattr(functools, "partial", None):
+        return None
+
+    def writer(value: Any, put: Put, active: set[int]) -> None:
+        put(b"X" + frame("partial"))
+        for name in ("func", "args", "keywords"):
+            try:
+                write(getattr(value, name), put, active)
+            except Unkeyable as error:
+                raise error.inside(f".{name}") from None
+
+    return writer
+
+
+@writes(GenericAlias)
+def _generic(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("generic"))
+    write(value.__origin__, put, active)
+    write(value.__args__, put, active)
+
+
+@finder(45)
+def _hint(cls: type) -> Writer | None:
+    """What `typing` makes: unions, aliases, variables, special forms."""
+    name = class_name(cls)
+    if name in ("types.UnionType", "typing.Union", "typing._UnionGenericAlias"):
+        return _write_union
+    if cls.__module__ == "typing":
+        return _write_hint
+    return None
+
+
+def _write_union(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("union"))
+    write(value.__args__, put, active)
+
+
+def _write_hint(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("typing"))
+    for name in ("_name", "__name__", "__forward_arg__", "__origin__", "__args__"):
+        found = getattr(value, name, None)
+        put(frame(name))
+        write(found if found is not value else None, put, active)
+    write(getattr(value, "__metadata__", None), put, active)
+    write(getattr(value, "__bound__", None), put, active)
+    write(getattr(value, "__constraints__", None), put, active)
+
+
+@finder(35)
+def _layered(cls: type) -> Writer | None:
+    """Callables that a decorator made, such as `functools.lru_cache`: by what they wrap."""
+    ours = any(layer.__module__ == "memoleo._callable" for layer in cls.__mro__)
+    if not ours and class_name(cls) != "functools._lru_cache_wrapper":
+        return None
+
+    def writer(value: Any, put: Put, active: set[int]) -> None:
+        put(b"X" + frame("wrapped"))
+        write(getattr(value, "__memoleo_wrapped__", None) or value.__wrapped__, put, active)
+
+    return writer

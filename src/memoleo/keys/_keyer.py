@@ -1,0 +1,292 @@
+"""From a call to its key.
+
+::
+
+    key  = SHA-256( header ‖ lane ‖ body )
+    header = domain, type, fingerprint of the function, class of self, names of what is keyed
+    body   = the bound arguments, and what the function's closures hold
+
+The key that belongs to a body is remembered under XXH3-128 with a secret seed of this process,
+which is faster than SHA-256 by an order of magnitude; that digest never leaves the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import xxhash
+
+# They declare how their types are written.
+import memoleo.keys._adapters
+import memoleo.keys._arrays
+import memoleo.keys._callables  # noqa: F401
+from memoleo.errors import ConfigError, KeyingError
+from memoleo.keys._bind import (
+    UNSET,
+    VAR_KEYWORD,
+    VAR_POSITIONAL,
+    Parameter,
+    bound_names,
+    compile_binder,
+    read_parameters,
+)
+from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write
+from memoleo.keys._layout import STATE_WAYS_OUT, layout_of, layout_of_method
+from memoleo.keys._plain import encode_plain, is_plain
+from memoleo.keys._settings import content_of_version, read_settings
+from memoleo.keys._source import Logic, examine
+
+__all__ = ["UNSET", "Keyer"]
+
+_DOMAIN = b"memoleo:call:1"
+_SEED = secrets.randbits(64)
+
+# A remembered key costs some 200 bytes. Bodies beyond _LONG are hashed in pieces, as they are.
+_MOST = 16_384
+_LONG = 1 << 16
+_MOST_CLASSES = 256
+
+# Of a callable that doesn't tell its parameters, the call counts as it is spelled.
+_AS_SPELLED = (Parameter("args", VAR_POSITIONAL), Parameter("kwargs", VAR_KEYWORD))
+
+_MakeKey = Callable[["tuple[Any, ...]", "Mapping[str, Any]"], bytes]
+
+
+class Keyer:
+    """The keys of one function's calls.
+
+    Parameters
+    ----------
+    func
+        the function as it was written: not a `classmethod` or `staticmethod` object
+    type
+        the category
+    version
+        any value with content; it then stands for the function's code and its closures
+    ignore
+        names of parameters that are left out
+    normalize
+        "text", a callable, or either by name of parameter. A callable gets a whole argument
+    state
+        for methods: attribute names, ``f(self) -> content``, or None for nothing
+
+    Raises
+    ------
+    ConfigError
+        `ignore` or `normalize` name no parameter, or an argument has a wrong type
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_class_plans",
+        "_func",
+        "_is_method",
+        "_parameters",
+        "_plans",
+        "_settings",
+        "_type",
+        "_version",
+        "bind",
+        "key",
+    )
+
+    key: _MakeKey
+    """Return the key of a call, 32 bytes, from its positional and its keyword arguments.
+
+    It raises `KeyingError` for what can't be keyed, and any other `TypeError` where the call
+    doesn't fit the signature.
+    """
+
+    bind: Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
+    """Return the arguments of a call by name, defaults filled in."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        type: str = "default",
+        version: Any = None,
+        ignore: Iterable[str] = (),
+        normalize: Any = None,
+        state: Any = UNSET,
+    ) -> None:
+        self._func = func
+        self._type = type
+        self._parameters = read_parameters(func)
+        self._version = None if version is None else content_of_version(version)
+        self._settings = read_settings(self._parameters, _name(func), ignore, normalize, state)
+        self.is_method = False
+
+    @property
+    def is_method(self) -> bool:
+        """Whether the first argument is the instance, or the class, that the call belongs to."""
+        return self._is_method
+
+    @is_method.setter
+    def is_method(self, yes: bool) -> None:
+        if yes and not self._parameters:
+            raise ConfigError(f"{_name(self._func)} has no parameter for the instance.")
+        self._is_method = yes
+        self._plans: dict[Any, _MakeKey] = {}
+        self._class_plans: dict[Any, _MakeKey] = {}
+        self.key = self._key_by_owner if yes else self._first_key
+        self.bind = self._first_bind
+
+    def _first_bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = self._parameters
+        if parameters is None:
+
+            def bind(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+                return {"args": args, "kwargs": kwargs}
+        else:
+            binder = compile_binder(parameters, bound_names(parameters), {})
+
+            def bind(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+                bound: dict[str, Any] = binder(*args, **kwargs)
+                return bound
+
+        self.bind = bind
+        return bind(args, kwargs)
+
+    def _first_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        self.key = self._plan(None)
+        return self.key(args, kwargs)
+
+    def _key_by_owner(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        if not args:
+            # `Class.method(self=…)`: rare, and it must not have a key of its own.
+            args, kwargs = self._with_instance_first(kwargs)
+        instance = args[0]
+        # A class method is called on the class itself.
+        of_class = isinstance(instance, type)
+        owner = instance if of_class else type(instance)
+        plans = self._class_plans if of_class else self._plans
+        plan = plans.get(owner)
+        if plan is None:
+            if len(plans) >= _MOST_CLASSES:
+                plans.clear()
+            plan = plans[owner] = self._plan(owner, of_class)
+        return plan(args, kwargs)
+
+    def _with_instance_first(
+        self, kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        assert self._parameters
+        name = self._parameters[0].name
+        if name not in kwargs:
+            raise TypeError(f"{_name(self._func)}() missing its argument {name!r}")
+        rest = dict(kwargs)
+        return (rest.pop(name),), rest
+
+    def _plan(self, owner: Any, of_class: bool = False) -> _MakeKey:
+        """Return what makes keys.
+
+        Parameters
+        ----------
+        owner
+            the class of the instance that a method is called on, or else None
+        of_class
+            whether it is called on the class itself
+        """
+        if self._version is not None:
+            logic = Logic.of_version(self._func, self._version)
+        else:
+            logic = examine(self._func, owner)
+        parameters = _AS_SPELLED if self._parameters is None else self._parameters
+        if owner is None:
+            layout = layout_of(parameters, self._settings)
+        else:
+            layout = layout_of_method(parameters, self._settings, owner, of_class)
+        names = [*layout.labels, of_class, self._is_method, self._parameters is None]
+        header = [_DOMAIN, frame(self._type), logic.digest]
+        header.append(frame("" if owner is None else class_name(owner)))
+        header.append(canonical([names, self._settings.content()]))
+        for place, (cell, name) in enumerate(logic.live):
+            source = f"_memoleo_live{place}"
+            layout.add(f"{name} (captured)", f"{source}.cell_contents", **{source: cell})
+        result = "".join(f"{value}, " for value in layout.values)
+        binder = compile_binder(parameters, f"({result})", layout.names)
+        make = _make_key(binder, b"".join(header), layout.labels)
+        if not logic.pins:
+            return make
+        is_current = logic.is_current
+
+        def make_checked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+            if not is_current():
+                # A closure got another function since: start over.
+                self.is_method = self._is_method
+                return self.key(args, kwargs)
+            return make(args, kwargs)
+
+        return make_checked
+
+
+def _make_key(
+    binder: Callable[..., tuple[Any, ...]],
+    header: bytes,
+    labels: list[str],
+) -> _MakeKey:
+    known: dict[bytes, bytes] = {}
+    plain_start = hashlib.sha256(header + b"\x01")
+    tagged_start = hashlib.sha256(header + b"\x02")
+    fast_digest = xxhash.xxh3_128_digest
+
+    def remember(body: bytes, mark: bytes, start: Any) -> bytes:
+        whole = start.copy()
+        whole.update(body)
+        digest: bytes = whole.digest()
+        if len(known) >= _MOST:
+            known.clear()
+        known[mark] = digest
+        return digest
+
+    def tagged(values: tuple[Any, ...]) -> bytes:
+        pieces: list[Any] = []
+        place = 0
+        try:
+            for place in range(len(labels)):
+                write(values[place], pieces.append, set())
+        except Unkeyable as error:
+            raise _keying_error(labels[place], error) from None
+        except RecursionError:
+            reason = "it is nested too deeply for the stack that is left"
+            deep = Unkeyable(values[place], reason)
+            raise _keying_error(labels[place], deep) from None
+        if sum(map(len, pieces)) > _LONG:
+            whole = tagged_start.copy()
+            for piece in pieces:
+                whole.update(piece)
+            found: bytes = whole.digest()
+            return found
+        body = b"".join(pieces)
+        mark = fast_digest(body, ~_SEED & 0xFFFF_FFFF_FFFF_FFFF)
+        return known.get(mark) or remember(body, mark, tagged_start)
+
+    def key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        values = binder(*args, **kwargs)
+        if not is_plain(values):
+            return tagged(values)
+        try:
+            body = encode_plain(values)
+        except (UnicodeEncodeError, OverflowError):
+            return tagged(values)
+        mark = fast_digest(body, _SEED)
+        return known.get(mark) or remember(body, mark, plain_start)
+
+    return key
+
+
+def _keying_error(name: str, error: Unkeyable) -> KeyingError:
+    if name != "self":
+        return KeyingError(error.type_name, error.reason, path=name + error.path)
+    # Attributes travel as a dict; the user knows them with a dot.
+    path = name + re.sub(r"^\['(\w+)'\]", r".\1", error.path)
+    return KeyingError(error.type_name, error.reason, path=path, ways_out=STATE_WAYS_OUT)
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__qualname__", None) or type(func).__qualname__
