@@ -1,0 +1,200 @@
+"""Counters that many threads write without a lock, and that still add up."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from memoleo._platform import renew_after_fork
+
+__all__ = ["FIELDS", "CacheCounters", "Cell"]
+
+FIELDS = (
+    "hits",
+    "misses",
+    "stale",
+    "errors",
+    "stale_if_error",
+    "corrupt",
+    "refused",
+    "shared",
+    "failures",
+    "saved_ms",
+    "tokens_saved",
+    "would_hit",
+    "would_miss",
+    "would_save_ms",
+)
+
+
+class Cell:
+    """One thread's share of the counters; only that thread writes to it.
+
+    Every lookup ends as exactly one of `hits`, `stale`, `shared` and `misses`.
+
+    Attributes
+    ----------
+    hits
+        lookups answered by a fresh entry
+    stale
+        lookups answered by an entry past its TTL, while a refresh runs
+    shared
+        lookups answered by a computation that another caller had under way
+    misses
+        lookups for which the function ran
+    errors
+        runs of the function that raised
+    stale_if_error
+        failed runs for which an entry past its TTL was served instead
+    corrupt
+        entries found that did not verify or decode; such a lookup is a miss as well
+    refused
+        results not stored: `cache_if` said no, or they can't be encoded
+    failures
+        operations of the backend that failed
+    saved_ms, tokens_saved
+        what the answers without a run would have cost, in milliseconds and in tokens
+    would_hit, would_miss, would_save_ms
+        the same for what `memoleo.observe()` only watched
+    """
+
+    __slots__ = (*FIELDS, "_presence")
+
+    hits: int
+    misses: int
+    stale: int
+    errors: int
+    stale_if_error: int
+    corrupt: int
+    refused: int
+    shared: int
+    failures: int
+    saved_ms: float
+    tokens_saved: int
+    would_hit: int
+    would_miss: int
+    would_save_ms: float
+
+    def __init__(self, presence: weakref.ref[_Presence]) -> None:
+        for name in FIELDS:
+            setattr(self, name, 0)
+        self._presence = presence
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody can still write to it."""
+        return self._presence() is not None
+
+    def values(self) -> tuple[float, ...]:
+        """Return the counters in the order of `FIELDS`."""
+        return tuple([getattr(self, name) for name in FIELDS])
+
+
+class _Presence:
+    """Lives as long as its thread and its counters: only the thread's locals hold it."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Local(threading.local):
+    cell: Cell
+
+    def __init__(self, new_cell: Callable[[_Presence], Cell]) -> None:
+        self.presence = _Presence()
+        self.cell = new_cell(self.presence)
+
+
+class CacheCounters:
+    """The counters of one type of entries.
+
+    Hot code takes the thread's own cell and adds to it::
+
+        cell = counters.local.cell
+        cell.hits += 1
+        cell.saved_ms += 12.5
+
+    Take the cell anew for each call, and never hand it to another thread; `local` stays the same
+    for good. The sums are exact: no increment is lost to another thread, to a thread's end, or
+    to `reset`.
+    """
+
+    def __init__(self, parent: CacheCounters | None = None) -> None:
+        self._parent = parent
+        # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
+        self._lock = threading.RLock()
+        # Each cell with what it held when counting began; a cell may serve a parent as well.
+        self._cells: dict[Cell, tuple[float, ...]] = {}
+        self._gone = [0.0] * len(FIELDS)
+        self.local = _Local(self._new_cell)
+        renew_after_fork(self)
+
+    def child(self) -> CacheCounters:
+        """Return counters of a part: what they count, these count too.
+
+        Resetting one leaves the other as it is, and what a part counted outlives it.
+        """
+        return CacheCounters(self)
+
+    def _new_cell(self, presence: _Presence) -> Cell:
+        cell = Cell(weakref.ref(presence))
+        counters: CacheCounters | None = self
+        while counters is not None:
+            with counters._lock:
+                counters._collect()
+                counters._cells[cell] = _ZEROS
+            counters = counters._parent
+        return cell
+
+    def _collect(self) -> None:
+        """Take over the cells of threads that have ended, so that they don't pile up."""
+        for cell in [cell for cell in self._cells if not cell.in_use]:
+            _add(self._gone, cell, self._cells.pop(cell, _ZEROS))
+
+    def snapshot(self) -> dict[str, float]:
+        """Return the sum of each counter over all threads; counts are ints, times floats."""
+        with self._lock:
+            self._collect()
+            sums = list(self._gone)
+            for cell, since in list(self._cells.items()):
+                _add(sums, cell, since)
+        return {
+            name: value if name.endswith("_ms") else int(value)
+            for name, value in zip(FIELDS, sums, strict=True)
+        }
+
+    def summary(self) -> dict[str, float]:
+        """Return the snapshot with `lookups` and `hit_rate`.
+
+        `hit_rate` is the percentage of lookups that were answered without running the function
+        for them: ``100 * (hits + stale + shared) / (hits + stale + shared + misses)``.
+        """
+        counts = self.snapshot()
+        answered = counts["hits"] + counts["stale"] + counts["shared"]
+        lookups = answered + counts["misses"]
+        return {
+            "hits": counts.pop("hits"),
+            "misses": counts.pop("misses"),
+            "hit_rate": 100.0 * answered / lookups if lookups else 0.0,
+            "lookups": lookups,
+            **counts,
+        }
+
+    def reset(self) -> None:
+        """Count from zero again; the cells stay, since their threads may be writing to them."""
+        with self._lock:
+            self._gone = [0.0] * len(FIELDS)
+            for cell in list(self._cells):
+                self._cells[cell] = cell.values()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self.reset()
+
+
+_ZEROS = (0,) * len(FIELDS)
+
+
+def _add(sums: list[float], cell: Cell, since: tuple[float, ...]) -> None:
+    for place, (value, before) in enumerate(zip(cell.values(), since, strict=True)):
+        sums[place] += value - before
