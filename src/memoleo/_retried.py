@@ -1,0 +1,315 @@
+"""Retries of functions that call over a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar, overload
+
+from memoleo import _pausing
+from memoleo._decorating import aforward, decorate, default_name, resume
+from memoleo._retry_rules import ErrorRule, is_transient
+from memoleo._retrying import Backoff, Failure, RetryPolicy, Stop, make_policy, retrying
+from memoleo._units import Duration
+from memoleo.errors import ConfigError
+from memoleo.metrics._metrics import RESERVED, OperationStats, get_metrics
+
+__all__ = ["RetriedDecorator", "retried"]
+
+F = TypeVar("F")
+
+_PREFIX = "memoleo: "
+
+
+class RetriedDecorator(Protocol):
+    """What `retried(…)` returns: it gives a function back with its type unchanged."""
+
+    def __call__(self, func: F, /) -> F:
+        """Decorate a function."""
+        ...
+
+
+@overload
+def retried(
+    on: type[Exception] | tuple[type[Exception], ...],
+    /,
+    *,
+    attempts: int = 3,
+    backoff_ms: Backoff = (100, 300, 900),
+    jitter: bool = True,
+    give_up: ErrorRule | None = None,
+    deadline: Duration | None = None,
+) -> RetriedDecorator: ...
+@overload
+def retried(
+    *,
+    on: ErrorRule = is_transient,
+    attempts: int = 3,
+    backoff_ms: Backoff = (100, 300, 900),
+    jitter: bool = True,
+    give_up: ErrorRule | None = None,
+    deadline: Duration | None = None,
+) -> RetriedDecorator: ...
+@overload
+def retried(func: F, /) -> F: ...
+def retried(
+    func: Any = None,
+    /,
+    *,
+    on: Any = is_transient,
+    attempts: int = 3,
+    backoff_ms: Any = (100, 300, 900),
+    jitter: bool = True,
+    give_up: Any = None,
+    deadline: Duration | None = None,
+) -> Any:
+    """Call again when a call fails in a way that may pass.
+
+    The last error is raised as it is, with the number of attempts in its notes. Cancellation is
+    never retried, and ends a wait. A generator is started again only while it has yielded
+    nothing. If a retried function calls another one, an error that the inner one has given up
+    on passes through the outer one, so that attempts don't multiply.
+
+    Parameters
+    ----------
+    on
+        exception classes, or by keyword a predicate of the error. Left out: connection errors,
+        timeouts, and HTTP 408, 425, 429, 500, 502, 503 and 504 of the standard library, httpx,
+        requests, aiohttp, urllib3 and ollama. Classes never cover 400, 401, 403 and 404, bad
+        certificates, or a 500 whose body says that it will come again; a predicate decides alone
+    attempts
+        how often to call at most, the first time included
+    backoff_ms
+        milliseconds to wait: a number, one after the other (the last one repeats), or a function
+        that returns one of `backoff`'s wait generators
+    jitter
+        wait a random part of that ("full jitter"), so that clients don't come back together
+    give_up
+        exception classes or a predicate: what not to retry, although `on` covers it
+    deadline
+        no attempt starts later than this after the first one; seconds, a `timedelta`, or text
+        such as "30s". A call that runs is not interrupted. A server's ``Retry-After`` is never
+        shortened: if it asks for more than is left, the call fails at once
+
+    Raises
+    ------
+    ConfigError
+        one of them is wrong
+    """
+    is_rule = isinstance(func, tuple) or (
+        isinstance(func, type) and issubclass(func, BaseException)
+    )
+    if is_rule and on is not is_transient:
+        raise ConfigError(f"retried({func!r}, on={on!r}): give the errors once")
+    policy = make_policy(func if is_rule else on, attempts, backoff_ms, jitter, give_up, deadline)
+    if func is None or is_rule:
+        return lambda target: _decorate(target, policy)
+    return _decorate(func, policy)
+
+
+class _Tally:
+    """Where a function's retries are counted: under the name that `timed` gave it, if it did."""
+
+    operation: OperationStats | None
+
+    def __init__(self, func: Any) -> None:
+        name = default_name(func)
+        self.name = f"{func.__module__}.{name}" if name == RESERVED else name
+        self.operation = getattr(func, "__memoleo_operation__", None)
+
+    def count(self) -> None:
+        operation = self.operation or get_metrics().operation(self.name)
+        operation.count(retries=1)
+
+
+def _decorate(func: Any, policy: RetryPolicy) -> Any:
+    tally = _Tally(func)
+    makers = {
+        "sync": lambda target: _sync(target, policy, tally),
+        "async": lambda target: _async(target, policy, tally),
+        "generator": lambda target: _generator(target, policy, tally),
+        "async generator": lambda target: _async_generator(target, policy, tally),
+    }
+    return decorate(func, "retried", makers, __memoleo_tally__=tally)
+
+
+class _Attempt:
+    """What retried functions further in say to the one around them."""
+
+    __slots__ = ("given_up",)
+
+    def __init__(self) -> None:
+        self.given_up: BaseException | None = None
+
+
+_around: ContextVar[_Attempt | None] = ContextVar("memoleo_attempt", default=None)
+
+
+class _Call:
+    """One call of a retried function: what its drivers have in common."""
+
+    __slots__ = ("attempt", "head", "outer", "pausing", "policy", "started", "tally")
+
+    head: Generator[float, Failure, Stop] | None
+
+    def __init__(self, policy: RetryPolicy, tally: _Tally) -> None:
+        self.policy = policy
+        self.tally = tally
+        self.head = None
+        self.outer = _around.get()
+        self.pausing = _pausing.current()
+        self.started = self.pausing.elapsed()
+
+    def begin(self) -> None:
+        self.attempt = _Attempt()
+        _around.set(self.attempt)
+
+    def end(self) -> None:
+        # Not by token: a generator may be advanced and closed in different contexts.
+        _around.set(self.outer)
+
+    def wait(self, error: Exception) -> float | None:
+        """Return how many seconds to wait before the next attempt, or `None`: let it raise."""
+        if self.head is None:
+            self.head = retrying(self.policy)
+            next(self.head)
+        handled = self.attempt.given_up is not None and _stems_from(error, self.attempt.given_up)
+        elapsed = self.pausing.elapsed() - self.started
+        try:
+            seconds = self.head.send(Failure(error, elapsed, self.pausing.now(), handled))
+        except StopIteration as stop:
+            self._give_up(error, stop.value, handled)
+            return None
+        self.tally.count()
+        _log(f"{self.tally.name} failed ({error!r}); next attempt in {seconds:.3g} s")
+        return seconds
+
+    def _give_up(self, error: Exception, stop: Stop, handled: bool) -> None:
+        if stop.gave_up and self.outer is not None:
+            self.outer.given_up = error
+        if stop.note is not None:
+            _add_note(error, _PREFIX + stop.note)
+        if handled and self.tally.name not in _warned:
+            _warned.add(self.tally.name)
+            _log(
+                f"{self.tally.name} is retried, and so is a function that it calls: only the "
+                "inner one retries. Remove one of the two",
+                warning=True,
+            )
+
+
+_warned: set[str] = set()
+
+
+def _log(message: str, *, warning: bool = False) -> None:
+    import logging
+
+    logging.getLogger("memoleo").log(logging.WARNING if warning else logging.INFO, message)
+
+
+def _stems_from(error: BaseException, cause: BaseException) -> bool:
+    at: BaseException | None = error
+    for _ in range(20):
+        if at is None or at is cause:
+            break
+        at = at.__cause__ or at.__context__
+    return at is cause
+
+
+def _add_note(error: Exception, note: str) -> None:
+    """Do what `add_note` does, on Python 3.10 too, and once for an error raised repeatedly."""
+    try:
+        notes = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_PREFIX)]
+        vars(error)["__notes__"] = [*notes, note]
+    except Exception:
+        # An exception class that refuses attributes goes without.
+        return
+
+
+def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = _Call(policy, tally)
+        while True:
+            call.begin()
+            try:
+                return func(*args, **kwargs)
+            except Exception as error:
+                if (seconds := call.wait(error)) is None:
+                    raise
+            finally:
+                call.end()
+            call.pausing.pause(seconds)
+
+    return wrapper
+
+
+def _async(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = _Call(policy, tally)
+        while True:
+            call.begin()
+            try:
+                return await func(*args, **kwargs)
+            except Exception as error:
+                if (seconds := call.wait(error)) is None:
+                    raise
+            finally:
+                call.end()
+            await call.pausing.apause(seconds)
+
+    return wrapper
+
+
+def _generator(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = _Call(policy, tally)
+        while True:
+            call.begin()
+            try:
+                source = iter(func(*args, **kwargs))
+                item = next(source)
+                break
+            except StopIteration as stop:
+                return stop.value
+            except Exception as error:
+                if (seconds := call.wait(error)) is None:
+                    raise
+            finally:
+                call.end()
+            call.pausing.pause(seconds)
+        return (yield from resume(source, item))
+
+    return wrapper
+
+
+def _async_generator(
+    func: Callable[..., Any], policy: RetryPolicy, tally: _Tally
+) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = _Call(policy, tally)
+        while True:
+            call.begin()
+            try:
+                source = func(*args, **kwargs)
+                item = await source.__anext__()
+                break
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                if (seconds := call.wait(error)) is None:
+                    raise
+            finally:
+                call.end()
+            await call.pausing.apause(seconds)
+        while True:
+            sent = thrown = None
+            try:
+                sent = yield item
+            except BaseException as error:
+                thrown = error
+            try:
+                item = await aforward(source, sent, thrown)
+            except StopAsyncIteration:
+                return
+
+    return wrapper
