@@ -1,0 +1,350 @@
+"""The hands: two drivers that perform the steps of a flow, one in threads and one in tasks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any
+
+from memoleo._entry import Entry
+from memoleo._events import logger
+from memoleo._flow import Intent, flow
+from memoleo._singleflight import Flight, Flights
+from memoleo._steps import (
+    Alone,
+    Call,
+    Count,
+    Failed,
+    Followed,
+    Lead,
+    Leading,
+    Leave,
+    Load,
+    Now,
+    Open,
+    Returned,
+    Save,
+    Seen,
+    Spawn,
+    Step,
+)
+from memoleo._store import Job, Store
+from memoleo._stream import Recording, arecord, areplay, record, replay
+from memoleo.backends._protocol import Lease
+
+__all__ = ["Driver"]
+
+_PATIENCE = 120.0
+"""Seconds that one call waits for another that computes the same key."""
+
+_POLLS = (0.002, 0.05)
+"""Seconds between two tries for a lease that another process holds: the first, the longest."""
+
+
+_REFRESHES = 8
+"""Background refreshes of one cache at a time; a stale entry beyond them is refreshed later."""
+
+
+class Driver:
+    """Performs the flows of one cache.
+
+    Parameters
+    ----------
+    store
+        what loads, opens and saves
+    """
+
+    def __init__(self, store: Store, seen: Callable[[Job, float], bool]) -> None:
+        self.store = store
+        self._flights = Flights()
+        self._seen = seen
+        self._refreshing: list[threading.Thread] = []
+
+    def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
+        """Perform a call, waiting in the current thread; return its value or raise its error."""
+        steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
+        turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
+        with turn.held:
+            return _conclude(self._perform(steps, turn))
+
+    async def arun(self, job: Job, intent: Intent, found: Entry | None) -> Any:
+        """Perform a call, waiting in the current task; return its value or raise its error."""
+        steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
+        turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
+        with turn.held:
+            return _conclude(await self._aperform(steps, turn))
+
+    def _perform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                outcome: Returned | Failed = stop.value
+                return outcome
+            if isinstance(step, Call):
+                answer = turn.call()
+            elif isinstance(step, Lead):
+                answer = self._lead(turn, wait=step.wait)
+            elif isinstance(step, Load):
+                answer = self.store.load(turn.job)
+            elif isinstance(step, Save):
+                answer = self.store.save(turn.job, step.result)
+            elif isinstance(step, Spawn):
+                self._spawn(turn.job)
+            else:
+                answer = turn.at_once(step, replay)
+
+    async def _aperform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
+        remote = self.store.backend.remote
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                outcome: Returned | Failed = stop.value
+                return outcome
+            if isinstance(step, Call):
+                answer = await turn.acall()
+            elif isinstance(step, Lead):
+                answer = await self._alead(turn, wait=step.wait)
+            elif isinstance(step, Load):
+                load = partial(self.store.load, turn.job)
+                answer = await _in_thread(load) if remote else load()
+            elif isinstance(step, Save):
+                save = partial(self.store.save, turn.job, step.result)
+                answer = await _in_thread(save) if remote else save()
+            elif isinstance(step, Spawn):
+                _background(self._arefresh(turn.job))
+            else:
+                answer = turn.at_once(step, areplay)
+
+    def _lead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
+        flight, leads = self._flights.join(turn.job.key)
+        if not leads:
+            if not wait or self._flights.waits_for_itself(flight, blocking=True):
+                return Alone()
+            try:
+                return Followed(flight.future.result(_PATIENCE))
+            except FutureTimeoutError:
+                return Alone()
+        turn.take_off(flight)
+        for pause in _pauses():
+            lease = self.store.lease(turn.job)
+            if lease is not None:
+                turn.hold(lease)
+                break
+            if not wait:
+                turn.land(None)
+                return Alone()
+            time.sleep(pause)
+        return Leading()
+
+    async def _alead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
+        import asyncio
+
+        flight, leads = self._flights.join(turn.job.key)
+        if not leads:
+            if not wait or self._flights.waits_for_itself(flight, blocking=False):
+                return Alone()
+            try:
+                waiting = asyncio.wrap_future(flight.future)
+                return Followed(await asyncio.wait_for(waiting, _PATIENCE))
+            except asyncio.TimeoutError:
+                return Alone()
+        turn.take_off(flight)
+        remote = self.store.backend.remote
+        for pause in _pauses():
+            take = partial(self.store.lease, turn.job)
+            lease = await _in_thread(take) if remote else take()
+            if lease is not None:
+                turn.hold(lease)
+                break
+            if not wait:
+                turn.land(None)
+                return Alone()
+            await asyncio.sleep(pause)
+        return Leading()
+
+    def _spawn(self, job: Job) -> None:
+        self._refreshing = [thread for thread in self._refreshing if thread.is_alive()]
+        if len(self._refreshing) < _REFRESHES:
+            thread = threading.Thread(
+                target=self._refresh, args=(job,), name="memoleo-refresh", daemon=True
+            )
+            # Threads can't be started any more while the interpreter shuts down.
+            with suppress(RuntimeError):
+                thread.start()
+                self._refreshing.append(thread)
+
+    def _refresh(self, job: Job) -> None:
+        try:
+            value = self.run(job, Intent.REVALIDATE, None)
+            if job.streamed and value is not None:
+                for _ in value:
+                    pass
+        except Exception as error:
+            logger.warning("refreshing %s failed: %s", job.policy.label or "an entry", error)
+
+    async def _arefresh(self, job: Job) -> None:
+        try:
+            value = await self.arun(job, Intent.REVALIDATE, None)
+            if job.streamed and value is not None:
+                async for _ in value:
+                    pass
+        except Exception as error:
+            logger.warning("refreshing %s failed: %s", job.policy.label or "an entry", error)
+
+
+class _Turn:
+    """One run of a flow, with what it must give back however it ends."""
+
+    __slots__ = ("driver", "flight", "held", "job", "keep")
+
+    def __init__(self, driver: Driver, job: Job, *, keep: bool) -> None:
+        self.driver = driver
+        self.job = job
+        self.keep = keep
+        self.flight: Flight | None = None
+        self.held = ExitStack()
+
+    def take_off(self, flight: Flight) -> None:
+        self.flight = flight
+        self.held.callback(self.driver._flights.leave, flight, None)
+
+    def hold(self, lease: Lease) -> None:
+        self.held.callback(lease.release)
+
+    def land(self, entry: Entry | None) -> None:
+        if self.flight is not None:
+            self.driver._flights.leave(self.flight, entry)
+        self.held.close()
+
+    def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
+        """Perform a step that waits for nothing."""
+        store = self.driver.store
+        if isinstance(step, Now):
+            return store.clock()
+        if isinstance(step, Open):
+            opened = store.open(self.job, step.entry)
+            return Returned(play(opened.value)) if opened and self.job.streamed else opened
+        if isinstance(step, Leave):
+            return self.land(step.entry)
+        if isinstance(step, Seen):
+            return self.driver._seen(self.job, step.now)
+        assert isinstance(step, Count)
+        return self._count(step)
+
+    def call(self) -> Returned | Failed:
+        started = time.perf_counter()
+        try:
+            with self._inside():
+                value = self.job.compute()
+                if self.job.streamed:
+                    value = record(value, self._recording(started))
+        except BaseException as error:
+            return Failed(error, (time.perf_counter() - started) * 1000)
+        return Returned(value, (time.perf_counter() - started) * 1000)
+
+    async def acall(self) -> Returned | Failed:
+        started = time.perf_counter()
+        try:
+            with self._inside():
+                value = self.job.compute()
+                value = await (
+                    arecord(value, self._recording(started)) if self.job.streamed else value
+                )
+        except BaseException as error:
+            return Failed(error, (time.perf_counter() - started) * 1000)
+        return Returned(value, (time.perf_counter() - started) * 1000)
+
+    def _inside(self) -> Any:
+        return ExitStack() if self.flight is None else Flights.inside(self.flight)
+
+    def _recording(self, started: float) -> Recording:
+        store, job = self.driver.store, self.job
+
+        def finished(encoded: tuple[list[bytes], bytes]) -> None:
+            if self.keep:
+                store.save(job, Returned(encoded, (time.perf_counter() - started) * 1000))
+
+        def failed(error: Exception) -> None:
+            if self.keep:
+                store.refuse(job, error)
+
+        ends = getattr(job.codec, "ends", None)
+        return Recording(job.codec.item, finished, failed, ends)  # type: ignore[attr-defined]
+
+    def _count(self, step: Count) -> None:
+        cell = self.job.counters.local.cell
+        outcome, entry = step.outcome, step.entry
+        if entry is not None:
+            cell.saved_ms += entry.cost_ms
+            cell.tokens_saved += entry.tokens
+        if outcome == "hit":
+            cell.hits += 1
+        elif outcome == "miss":
+            cell.misses += 1
+        elif outcome == "stale":
+            cell.stale += 1
+        elif outcome == "shared":
+            cell.shared += 1
+        elif outcome == "error":
+            cell.errors += 1
+        elif outcome == "stale_if_error":
+            cell.stale_if_error += 1
+            logger.warning(
+                "%s failed (%r); served an entry %.0f s old",
+                self.job.policy.label or "a call",
+                step.error,
+                0.0 if entry is None else self.driver.store.clock() - entry.created,
+            )
+        elif outcome == "would_hit":
+            cell.would_hit += 1
+            cell.would_save_ms += step.ms
+        else:
+            cell.would_miss += 1
+        store = self.driver.store
+        if store.hooks:
+            ms = entry.cost_ms if entry is not None else step.ms
+            store.tell(self.job, outcome, ms, step.error)
+
+
+def _conclude(outcome: Returned | Failed) -> Any:
+    if isinstance(outcome, Failed):
+        try:
+            raise outcome.error
+        finally:
+            # The traceback holds this frame: without the deletion, a circle.
+            del outcome
+    return outcome.value
+
+
+def _pauses() -> Generator[float, None, None]:
+    pause, longest = _POLLS
+    ends = time.monotonic() + _PATIENCE
+    while time.monotonic() < ends:
+        yield pause
+        pause = min(pause * 1.5, longest)
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(function)
+
+
+_tasks: set[Any] = set()
+
+
+def _background(coroutine: Any) -> None:
+    """Start a task, and hold it: a loop keeps only weak references to its tasks."""
+    import asyncio
+
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)

@@ -1,0 +1,170 @@
+"""The head: what to do on a cached call, decided in one place.
+
+A flow is a generator. It yields steps and is sent their answers; it does no I/O, reads no clock
+and takes no lock, and knows neither threads nor tasks. `memoleo._drive` has the hands.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator
+from typing import Any
+
+from memoleo._entry import Entry
+from memoleo._policy import Freshness
+from memoleo._steps import (
+    Call,
+    Count,
+    Failed,
+    Followed,
+    Lead,
+    Leading,
+    Leave,
+    Load,
+    Now,
+    Open,
+    Returned,
+    Save,
+    Seen,
+    Spawn,
+    Step,
+)
+
+__all__ = ["Intent", "flow"]
+
+Outcome = Returned | Failed
+Flow = Generator[Step, Any, Outcome]
+
+_FLIGHTS = 2
+"""How many other calls one call waits for before it computes by itself.
+
+When a leader fails, one follower takes over and the rest wait for it. If that fails too, the
+failure belongs to the call: everybody computes, as if there were no cache.
+"""
+
+
+class Intent(enum.Enum):
+    """Why a flow runs."""
+
+    ANSWER = "answer"
+    REFRESH = "refresh"
+    REVALIDATE = "revalidate"
+    OBSERVE = "observe"
+
+
+def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed: bool) -> Flow:
+    """Return the steps of one call.
+
+    Parameters
+    ----------
+    intent
+        answer a caller, replace what is stored, refresh in the background, or only observe
+    freshness
+        what may be done with an entry of a given age
+    found
+        what the store held when the call came in
+    streamed
+        the result is an iterator, which stores itself once it is exhausted; every caller
+        consumes its own
+    """
+    if intent is Intent.REFRESH:
+        return _compute(None, freshness, lead=False, streamed=streamed)
+    if intent is Intent.REVALIDATE:
+        return _revalidate(freshness, streamed=streamed)
+    if intent is Intent.OBSERVE:
+        return _observe(freshness, found)
+    return _answer(freshness, found, streamed=streamed)
+
+
+def _answer(freshness: Freshness, found: Entry | None, *, streamed: bool) -> Flow:
+    fallback: Entry | None = None
+    if found is not None:
+        now = yield Now()
+        if freshness.fresh(found.created, now):
+            if (opened := (yield Open(found))) is not None:
+                yield Count("hit", found)
+                return opened
+        elif freshness.revalidates(found.created, now):
+            if (opened := (yield Open(found))) is not None:
+                yield Count("stale", found)
+                yield Spawn()
+                return opened
+        elif freshness.excuses(found.created, now):
+            fallback = found
+    return (yield from _compute(fallback, freshness, lead=not streamed, streamed=streamed))
+
+
+def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, streamed: bool) -> Flow:
+    leading = False
+    for _ in range(_FLIGHTS if lead else 0):
+        ticket = yield Lead()
+        if isinstance(ticket, Leading):
+            leading = True
+            if (served := (yield from _second_look(freshness))) is not None:
+                return served
+            break
+        if not isinstance(ticket, Followed):
+            break
+        if ticket.entry is not None and (opened := (yield Open(ticket.entry))) is not None:
+            yield Count("shared", ticket.entry)
+            return opened
+    yield Count("miss")
+    result = yield Call()
+    entry = None
+    if isinstance(result, Returned):
+        if not streamed:
+            entry = yield Save(result)
+    elif isinstance(result.error, Exception):
+        yield Count("error", error=result.error)
+    if leading:
+        yield Leave(entry)
+    if isinstance(result, Failed) and isinstance(result.error, Exception) and fallback is not None:
+        if (opened := (yield Open(fallback))) is not None:
+            yield Count("stale_if_error", fallback, result.error)
+            return opened
+    return result
+
+
+def _second_look(freshness: Freshness) -> Generator[Step, Any, Outcome | None]:
+    """Look once more after taking the lead: another may have finished in between."""
+    entry = yield Load()
+    if entry is None:
+        return None
+    now = yield Now()
+    if not freshness.fresh(entry.created, now):
+        return None
+    opened = yield Open(entry)
+    if opened is None:
+        return None
+    yield Leave(entry)
+    yield Count("hit", entry)
+    return opened
+
+
+def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
+    ticket = yield Lead(wait=False)
+    if not isinstance(ticket, Leading):
+        return Returned(None)
+    entry = yield Load()
+    now = yield Now()
+    if entry is not None and freshness.fresh(entry.created, now):
+        yield Leave(entry)
+        return Returned(None)
+    result = yield Call()
+    entry = None
+    if isinstance(result, Returned):
+        if not streamed:
+            entry = yield Save(result)
+    elif isinstance(result.error, Exception):
+        yield Count("error", error=result.error)
+    yield Leave(entry)
+    return result
+
+
+def _observe(freshness: Freshness, found: Entry | None) -> Flow:
+    now = yield Now()
+    seen = yield Seen(now)
+    known = seen or (found is not None and freshness.fresh(found.created, now))
+    result = yield Call()
+    yield Count("would_hit" if known else "would_miss", ms=result.ms)
+    return result

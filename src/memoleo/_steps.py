@@ -1,0 +1,129 @@
+"""What the flow of a cached call asks its driver to do, and what the driver answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from memoleo._entry import Entry
+
+__all__ = [
+    "Alone",
+    "Call",
+    "Count",
+    "Failed",
+    "Followed",
+    "Lead",
+    "Leading",
+    "Leave",
+    "Load",
+    "Now",
+    "Open",
+    "Returned",
+    "Save",
+    "Seen",
+    "Spawn",
+    "Step",
+]
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """A value, and how many milliseconds computing it took."""
+
+    value: Any
+    ms: float = 0.0
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An exception, and how many milliseconds it took to happen."""
+
+    error: BaseException
+    ms: float = 0.0
+
+
+class Leading(msgspec.Struct, frozen=True):
+    """This call computes the key; the others wait for it."""
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """Another call computed the key: its entry, or `None` if it left nothing to share."""
+
+    entry: Entry | None
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """This call computes without the others: it waits for itself, or has waited long enough."""
+
+
+class Now(msgspec.Struct, frozen=True):
+    """Read the clock, once for the whole call. Answer: seconds since the epoch."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Look the key up. Answer: an `Entry`, or `None` for whatever can't be had."""
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Decode an entry. Answer: `Returned`, or `None` if it can't be read."""
+
+    entry: Entry
+
+
+class Lead(msgspec.Struct, frozen=True):
+    """Become the one who computes the key. Answer: `Leading`, `Followed` or `Alone`.
+
+    With `wait` false nothing is waited for: a key that another computes answers `Alone`.
+    """
+
+    wait: bool = True
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Run the user's function. Answer: `Returned` or `Failed`."""
+
+
+class Save(msgspec.Struct, frozen=True):
+    """Store a result. Answer: the `Entry`, or `None` if there is none to share."""
+
+    result: Returned
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """Stop leading, and hand the entry (or nothing) to those who wait. No answer."""
+
+    entry: Entry | None
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    """Refresh the key in the background. No answer."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Remember that the key was asked for at `now`. Answer: whether it was within its TTL."""
+
+    now: float
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Count what happened. No answer.
+
+    Parameters
+    ----------
+    outcome
+        "hit", "miss", "stale", "shared", "stale_if_error", "error", "would_hit" or "would_miss"
+    entry
+        the entry that was served
+    error
+        what failed
+    ms
+        what serving the call would have saved, in milliseconds
+    """
+
+    outcome: str
+    entry: Entry | None = None
+    error: BaseException | None = None
+    ms: float = 0.0
+
+
+Step = Now | Load | Open | Lead | Call | Save | Leave | Spawn | Seen | Count

@@ -1,0 +1,232 @@
+"""A backend and a codec behind a guard: what fails here never reaches the call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from memoleo._entry import Entry
+from memoleo._events import Event, Hook, Spell, logger
+from memoleo._policy import Freshness, Policy
+from memoleo._steps import Returned
+from memoleo.backends._protocol import Backend, Lease
+from memoleo.codecs._protocol import Codec
+from memoleo.errors import CodecError, CorruptEntry
+from memoleo.metrics._counters import CacheCounters
+
+__all__ = ["Job", "Store"]
+
+
+class Job(msgspec.Struct, frozen=True, gc=False):
+    """One cached call.
+
+    Parameters
+    ----------
+    key
+        32 bytes
+    policy
+        how its results are kept
+    freshness
+        what may be done with an entry of a given age
+    codec
+        what encodes its results
+    counters
+        where it is counted
+    compute
+        runs the user's function; awaitable in async code, an iterator if `streamed`
+    tags
+        further tags for a result
+    streamed
+        whether the result is an iterator
+    place
+        asked once there is a result: the key that it is stored under instead of `key`, or `None`
+        to store nothing. For calls whose key depends on what computing them brings to light
+    """
+
+    key: bytes
+    policy: Policy
+    freshness: Freshness
+    codec: Codec
+    counters: CacheCounters
+    compute: Callable[[], Any]
+    tags: Callable[[Any], Iterable[str]] | None = None
+    streamed: bool = False
+    place: Callable[[], bytes | None] | None = None
+
+
+class Store:
+    """Loads, opens and saves entries, and counts; a failure is logged once per spell.
+
+    Parameters
+    ----------
+    backend
+        where the entries live
+    clock
+        the time in seconds since the epoch
+    hooks
+        what listens to events
+    """
+
+    def __init__(
+        self, backend: Backend, clock: Callable[[], float], hooks: Sequence[Hook] = ()
+    ) -> None:
+        self.backend = backend
+        self.clock = clock
+        self.hooks = tuple(hooks)
+        name = type(backend).__name__
+        self._reads = Spell(f"reading from {name} fails")
+        self._writes = Spell(f"writing to {name} fails")
+        self._leases = Spell(f"taking a lease from {name} fails")
+        self._refused: set[str] = set()
+
+    def load(self, job: Job) -> Entry | None:
+        """Return the entry of a call, or `None` for whatever can't be had."""
+        if self._reads.failing and self._reads.skips():
+            return None
+        started = time.perf_counter()
+        try:
+            entry = self.backend.get(job.key)
+        except CorruptEntry as error:
+            self._corrupt(job, error)
+            return None
+        except Exception as error:
+            self._failure(job, self._reads, error, started)
+            return None
+        if self._reads.failing:
+            self._reads.worked()
+        return entry
+
+    def open(self, job: Job, entry: Entry) -> Returned | None:
+        """Decode an entry, or return `None` if this program can't read it."""
+        if entry.codec != job.codec.name:
+            return None
+        try:
+            return Returned(job.codec.decode(entry.payload))
+        except Exception as error:
+            self._corrupt(job, error)
+            return None
+
+    def save(self, job: Job, result: Returned) -> Entry | None:
+        """Store a result that is to be stored; return its entry, or `None` if there is none.
+
+        The entry is returned even if the backend failed: who waits for it can share it.
+        """
+        if job.place is not None:
+            key = job.place()
+            if key is None:
+                return None
+            job = msgspec.structs.replace(job, key=key)
+        entry = self.entry(job, result)
+        if entry is not None:
+            self.put(job, entry)
+        return entry
+
+    def entry(self, job: Job, result: Returned) -> Entry | None:
+        """Return the entry of a result, or `None` if it isn't to be stored or can't be."""
+        policy = job.policy
+        value = result.value
+        try:
+            if policy.cache_if is not None and not policy.cache_if(value):
+                job.counters.local.cell.refused += 1
+                self.tell(job, "refused")
+                return None
+            tags = policy.tags
+            if job.tags is not None:
+                tags = (*tags, *job.tags(value))
+            tokens = policy.tokens(value) if policy.tokens is not None else 0
+            payload = job.codec.encode(value)
+        except Exception as error:
+            self.refuse(job, error)
+            return None
+        return Entry(
+            payload,
+            job.codec.name,
+            self.clock(),
+            job.freshness.ttl,
+            policy.keep,
+            policy.type,
+            tags,
+            result.ms,
+            tokens,
+            policy.label,
+        ).sealed(job.key)
+
+    def put(self, job: Job, entry: Entry) -> None:
+        """Hand an entry to the backend."""
+        if self._writes.failing and self._writes.skips():
+            return
+        started = time.perf_counter()
+        try:
+            self.backend.set(job.key, entry)
+        except Exception as error:
+            self._failure(job, self._writes, error, started)
+            return
+        if self._writes.failing:
+            self._writes.worked()
+        if self.hooks:
+            self.tell(job, "stored", entry.cost_ms)
+
+    def delete(self, key: bytes) -> bool:
+        """Remove an entry; whether there was one."""
+        try:
+            return self.backend.delete(key)
+        except Exception as error:
+            self._writes.failed(error)
+            return False
+
+    def lease(self, job: Job) -> Lease | None:
+        """Try to become the one process that computes a key; `None` if another is."""
+        if self._leases.failing and self._leases.skips():
+            return NO_LEASE
+        started = time.perf_counter()
+        try:
+            lease = self.backend.lease(job.key)
+        except Exception as error:
+            self._failure(job, self._leases, error, started)
+            return NO_LEASE
+        if self._leases.failing:
+            self._leases.worked()
+        return lease
+
+    def refuse(self, job: Job, error: Exception) -> None:
+        """Count a result that can't be stored, and say so once per function."""
+        job.counters.local.cell.refused += 1
+        name = job.policy.label or job.policy.type
+        if name not in self._refused:
+            self._refused.add(name)
+            if isinstance(error, CodecError):
+                logger.warning("results of %s are not cached: %s", name, error)
+            else:
+                logger.warning("results of %s are not cached", name, exc_info=error)
+        self.tell(job, "refused", error=error)
+
+    def tell(
+        self, job: Job, outcome: str, ms: float = 0.0, error: BaseException | None = None
+    ) -> None:
+        """Tell the hooks what happened."""
+        for hook in self.hooks:
+            try:
+                hook(Event(outcome, job.policy.type, job.policy.label, job.key, ms, error))
+            except Exception:
+                logger.exception("a hook of memoleo failed")
+
+    def _corrupt(self, job: Job, error: Exception) -> None:
+        job.counters.local.cell.corrupt += 1
+        logger.info("an entry of %s can't be read: %s", job.policy.label or "?", error)
+        self.tell(job, "corrupt", error=error)
+
+    def _failure(self, job: Job, spell: Spell, error: Exception, started: float) -> None:
+        spell.failed(error, time.perf_counter() - started)
+        job.counters.local.cell.failures += 1
+        self.tell(job, "failure", error=error)
+
+
+class _NoLease:
+    def release(self) -> None:
+        pass
+
+
+NO_LEASE = _NoLease()
