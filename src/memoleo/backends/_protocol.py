@@ -1,0 +1,131 @@
+"""What a store must do to keep memoleo's entries.
+
+The contract is small and speaks in immutable `Entry` records under keys of bytes. A backend
+knows nothing about functions, freshness or codecs. `memoleo.testing.BackendContract` proves that
+a backend of your own keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from memoleo._entry import Entry
+
+__all__ = ["Backend", "BackendStats", "Lease"]
+
+
+class BackendStats(msgspec.Struct, frozen=True):
+    """What a store holds right now.
+
+    Parameters
+    ----------
+    entries
+        number of entries, expired ones that were not swept yet included
+    bytes
+        their size in bytes, as it counts against the store's limit
+    by_type
+        entries per type
+    evicted
+        entries that this process removed for lack of room
+    details
+        what else the store wants to say, for people (``{"path": …}``)
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    by_type: dict[str, int] = {}
+    evicted: int = 0
+    details: dict[str, str | int | float | None] = {}
+
+
+@runtime_checkable
+class Lease(Protocol):
+    """The right to compute one key, held until it is released or its owner dies."""
+
+    def release(self) -> None:
+        """Give the key free. Releasing twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place where entries live.
+
+    Every method may be called from any thread, and from a child after `fork`. A method that
+    fails raises; it never answers wrongly. No method waits longer than a fraction of a second.
+    """
+
+    @property
+    def remote(self) -> bool:
+        """Whether a call may wait for a network: then async code calls it in a thread."""
+        ...
+
+    def get(self, key: bytes) -> Entry | None:
+        """Return the entry under `key`, expired or not (freshness is judged by the reader).
+
+        `None` means absent; it can't be mistaken for a value, since values live inside entries.
+
+        Raises
+        ------
+        CorruptEntry
+            something is stored there, but it doesn't verify
+        """
+        ...
+
+    def set(self, key: bytes, entry: Entry) -> None:
+        """Store `entry`, whole or not at all, replacing what was there.
+
+        An entry that is too large for the store is dropped in silence, together with an older
+        one under the same key: an outdated answer must not survive.
+        """
+        ...
+
+    def delete(self, key: bytes) -> bool:
+        """Remove the entry under `key`; whether there was one."""
+        ...
+
+    def clear(
+        self,
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        label: str | None = None,
+        before: float | None = None,
+    ) -> int:
+        """Remove the entries that match every given condition; how many there were.
+
+        `before` is a time of creation in seconds since the epoch. Without a condition, all go.
+        """
+        ...
+
+    def clear_expired(self, now: float) -> int:
+        """Remove entries whose `Entry.expires` is not after `now`; how many there were."""
+        ...
+
+    def entries(
+        self, *, type: str | None = None, tag: str | None = None, label: str | None = None
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Iterate over what is stored, most recently created first, skipping what is corrupt.
+
+        What changes during the iteration may or may not be seen; nothing is locked meanwhile.
+        """
+        ...
+
+    def stats(self) -> BackendStats:
+        """Say what is stored."""
+        ...
+
+    def lease(self, key: bytes) -> Lease | None:
+        """Try to become the one who computes `key`, without waiting; `None` if another is.
+
+        A lease dies with its process, however that ends. A store that is private to one process
+        always grants it: callers of one process already wait for one another.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections and files. Closing twice is harmless; a later use reopens."""
+        ...

@@ -1,0 +1,124 @@
+"""Locks beside an SQLite file: who computes a key, and who creates or replaces the file.
+
+They are locks of the operating system on single bytes of ``<file>.lock``, so they are gone the
+instant that their owner is, and nothing must be cleaned up: no rows, no process numbers, no
+clocks. The file stays empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import xxhash
+
+from memoleo._platform import SLOTS, LockFile, open_lock_file, renew_after_fork
+from memoleo.backends._protocol import Lease
+
+__all__ = ["Leases"]
+
+_WHOLE_FILE = SLOTS
+_POLL = 0.005
+_LOOK_EVERY = 1.0
+
+
+class Leases:
+    """The locks of one store.
+
+    Parameters
+    ----------
+    path
+        the store's own file
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = f"{path}.lock"
+        self._file: LockFile | None = None
+        self._next_look = 0.0
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def take(self, key: bytes) -> Lease | None:
+        """Try to get the lease on a key; `None` if another holds it, in any process.
+
+        Where nothing can be locked, in a read-only folder or on a file system without locks, it
+        is granted: a result is then computed twice now and then, but no call is held up.
+        """
+        return self._take(xxhash.xxh3_64_intdigest(key) % SLOTS)
+
+    @contextlib.contextmanager
+    def whole_file(self, patience: float = 0.5) -> Iterator[bool]:
+        """Be the only one who creates or replaces the file; whether that was achieved in time.
+
+        Parameters
+        ----------
+        patience
+            how long to wait for another, in seconds
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            lease = self._take(_WHOLE_FILE)
+            if lease is not None:
+                break
+            if time.monotonic() > deadline:
+                yield False
+                return
+            time.sleep(_POLL)
+        try:
+            yield True
+        finally:
+            lease.release()
+
+    def close(self) -> None:
+        """Close the file of locks; leases that are held stay valid until they are released."""
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _take(self, offset: int) -> Lease | None:
+        try:
+            file = self._open()
+            token = file.acquire(offset)
+        except OSError:
+            return _Unlocked()
+        return None if token is None else _ByteLease(file, offset, token)
+
+    def _open(self) -> LockFile:
+        file, now = self._file, time.monotonic()
+        if file is not None and now < self._next_look:
+            return file
+        self._next_look = now + _LOOK_EVERY
+        if file is not None and file.is_at(self._path):
+            return file
+        with self._lock:
+            old, self._file = self._file, open_lock_file(self._path)
+            file = self._file
+        if old is not None:
+            old.close()
+        return file
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+
+class _ByteLease:
+    __slots__ = ("_file", "_offset", "_token")
+
+    def __init__(self, file: LockFile, offset: int, token: object) -> None:
+        self._file = file
+        self._offset = offset
+        self._token = token
+
+    def release(self) -> None:
+        self._file.release(self._offset, self._token)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class _Unlocked:
+    def release(self) -> None:
+        pass

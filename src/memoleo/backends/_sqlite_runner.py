@@ -1,0 +1,258 @@
+"""Running one operation on an SQLite file that may be locked, damaged, replaced or full.
+
+Every failure ends as a `BackendError` within a fraction of a second. Two are repaired first: a
+file that was deleted or replaced is opened anew, and a damaged one is put aside for a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+from memoleo._platform import renew_after_fork
+from memoleo.backends._sqlite_connections import Connections, Link
+from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
+from memoleo.backends._sqlite_leases import Leases
+from memoleo.errors import BackendError
+
+__all__ = ["Runner", "Unready"]
+
+T = TypeVar("T")
+
+_LOOK_EVERY = 1.0
+_IMPATIENT = 1.0
+_SHORT = 0.005
+_QUEUE = 0.25
+_REPAIR_EVERY = 10.0
+_ATTEMPTS = 3
+_PAUSES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.03, 0.03, 0.03)
+_WHY = {
+    "busy": "another process holds its lock",
+    "full": "there is no room left",
+    "readonly": "it is read-only",
+}
+
+
+class Runner:
+    """Runs operations on the file at `path`, for any thread.
+
+    Parameters
+    ----------
+    path
+        the absolute path of the file
+    timeout
+        how long an operation waits for another's lock, in seconds
+    """
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.path = path
+        self.leases = Leases(path)
+        self.connections = Connections(path, timeout, self.leases)
+        self.next_look = 0.0
+        self._timeout = timeout
+        self._impatient_until = 0.0
+        self._repaired = -_REPAIR_EVERY
+        self._repairs = 0
+        self._writing = _one_writer(path)
+        renew_after_fork(self)
+
+    def run(self, operation: Callable[[Link], T], error: Exception | None = None) -> T:
+        """Run an operation that only reads.
+
+        Parameters
+        ----------
+        operation
+            what to do with the connection; it may be called more than once
+        error
+            what an attempt of the caller's own ended with
+
+        Raises
+        ------
+        BackendError
+            it could not be done
+        """
+        return self._attempt(operation, error, reading=True)
+
+    def write(
+        self, operation: Callable[[Link], T], settle: Callable[[T | None], None] | None = None
+    ) -> T:
+        """Run an operation inside a transaction that is kept whole or not at all.
+
+        Parameters
+        ----------
+        operation
+            what to do with the connection
+        settle
+            called when it is over, before another thread can write, with its result, or `None` if
+            it failed
+
+        Raises
+        ------
+        BackendError
+            it could not be done, and nothing has changed
+        """
+
+        def transaction(link: Link) -> T:
+            link.execute("BEGIN IMMEDIATE")
+            result: T | None = None
+            try:
+                pending = operation(link)
+                link.execute("COMMIT")
+                result = pending
+            except BaseException:
+                if link.raw is not None and link.raw.in_transaction:
+                    link.execute("ROLLBACK")
+                raise
+            finally:
+                if settle is not None:
+                    settle(result)
+            return pending
+
+        return self.write_alone(transaction)
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Do something that writes, and try again for a moment if others are in the way.
+
+        What is asked for by a person, such as removing entries, is worth more patience than
+        storing a result, which can be computed again.
+        """
+        for pause in _PAUSES:
+            try:
+                return action()
+            except BackendError as error:
+                if error.__cause__ is not None and classify(error.__cause__) != "busy":
+                    raise
+            time.sleep(pause)
+        return action()
+
+    def write_alone(self, operation: Callable[[Link], T]) -> T:
+        """Run an operation that writes and can't be inside a transaction."""
+        # Threads queue here; SQLite would let them sleep and poll.
+        if not self._writing.acquire(timeout=_QUEUE):
+            raise self._failure("busy", None)
+        try:
+            self.next_look = 0.0
+            return self._attempt(operation, None, reading=False)
+        finally:
+            self._writing.release()
+
+    def close(self) -> None:
+        """Close everything; a later operation opens it again."""
+        self.connections.close()
+        self.leases.close()
+
+    def _attempt(
+        self, operation: Callable[[Link], T], error: Exception | None, *, reading: bool
+    ) -> T:
+        link: Link | None = None
+        if error is not None:
+            self._recover(error, None, reading, 0)
+        for attempt in range(_ATTEMPTS):
+            try:
+                link = None
+                link = self._look(self.connections.link())
+                with link.lock:
+                    self._set_patience(link)
+                    return operation(link)
+            except Exception as failure:
+                error = failure
+                self._recover(failure, link, reading, attempt)
+        raise self._failure("other", error) from error
+
+    def _look(self, link: Link) -> Link:
+        """Return the connection, or another if its file is no longer what it was."""
+        length = link.watch()
+        shrunk = length < link.length
+        link.length = length
+        now = time.monotonic()
+        if not shrunk and now < self.next_look:
+            return link
+        self.next_look = now + _LOOK_EVERY
+        if is_stale(self.path, link.identity) or shrunk:
+            self.connections.close()
+        elif link.mode != "mode=rw":
+            link.close()  # the file or its folder may be writable by now
+        else:
+            return link
+        return self.connections.link()
+
+    def _patience(self) -> float:
+        impatient = time.monotonic() < self._impatient_until
+        return min(self._timeout, _SHORT) if impatient else self._timeout
+
+    def _set_patience(self, link: Link) -> None:
+        patience = self._patience()
+        if link.patience != patience:
+            link.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            link.patience = patience
+
+    def _recover(self, error: Exception, link: Link | None, reading: bool, attempt: int) -> None:
+        """Return if another attempt makes sense, else raise."""
+        import sqlite3
+
+        if isinstance(error, BackendError):
+            raise error
+        if isinstance(error, Unready):
+            return
+        if not isinstance(error, sqlite3.Error):
+            raise self._failure("other", error) from error
+        fault = classify(error)
+        if fault == "corrupt":
+            self._repair(link.identity if link else self.connections.failed, error)
+        elif fault == "moved" or (fault == "other" and reading and attempt == 0):
+            # A log that was cut off gives I/O errors until everybody has let go of it.
+            self.connections.close()
+        elif fault != "closed":
+            if fault == "busy":
+                # A lock that outlasts one wait is somebody's mistake: don't wait for it again.
+                self._impatient_until = time.monotonic() + _IMPATIENT
+            raise self._failure(fault, error) from error
+
+    def _repair(self, identity: tuple[int, int], error: Exception) -> None:
+        """Put a damaged file aside, unless another process just did, and never over and over."""
+        now = time.monotonic()
+        self._repairs = self._repairs + 1 if now < self._repaired + _REPAIR_EVERY else 1
+        self._repaired = now
+        if self._repairs > _ATTEMPTS:
+            raise self._failure("other", error) from error
+        self.connections.close()
+        with translated(self.path), self.leases.whole_file() as alone:
+            if not alone or is_stale(self.path, identity):
+                return
+            aside = put_aside(self.path)
+        logging.getLogger("memoleo").warning(
+            "%s was damaged (%s): it is now %s, and a new one is started", self.path, error, aside
+        )
+
+    def _failure(self, fault: str, error: Exception | None) -> BackendError:
+        return BackendError(f"{self.path}: {_WHY.get(fault, error)}")
+
+    def _after_fork(self) -> None:
+        if _writers.get(self.path) is self._writing:
+            del _writers[self.path]
+        self._writing = _one_writer(self.path)
+
+
+class _Writer:
+    """The turn to write among the threads of this process, for one file."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.acquire = self.lock.acquire
+        self.release = self.lock.release
+
+
+_writers: weakref.WeakValueDictionary[str, _Writer] = weakref.WeakValueDictionary()
+
+
+def _one_writer(path: str) -> _Writer:
+    writer = _Writer()
+    return _writers.setdefault(path, writer)
+
+
+class Unready(Exception):
+    """The thread has no connection yet, or its file should be looked at first."""

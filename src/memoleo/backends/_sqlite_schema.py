@@ -1,0 +1,161 @@
+"""The tables of an SQLite store, and the steps from each format to the next.
+
+An entry is stored whole, as one sealed block: reading one column is half the work of reading
+eleven. What entries are searched by stands beside it in columns of its own, and again in a single
+index: each further index would make storing an entry a fifth slower, while a scan of this one, a
+fraction of a second for a million entries, is rarely needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import xxhash
+
+from memoleo._entry import Entry
+from memoleo.errors import BackendError, CorruptEntry
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["APPLICATION_ID", "FORMAT", "pack", "prepare", "read_format", "unpack"]
+
+APPLICATION_ID = 0x6D6C656F
+"""What marks the header of a file as ours: "mleo" in ASCII."""
+
+_FORMAT_1 = """
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    label TEXT NOT NULL,
+    created REAL NOT NULL,
+    fresh_until REAL NOT NULL,
+    expires REAL,
+    used REAL NOT NULL,
+    size INTEGER NOT NULL,
+    block BLOB NOT NULL
+);
+CREATE INDEX entries_overview ON entries (created, type, label, expires, used, size);
+CREATE TABLE tags (tag TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (tag, id)) WITHOUT ROWID;
+CREATE INDEX tags_by_id ON tags (id);
+CREATE TABLE totals (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    entries INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    epoch INTEGER NOT NULL
+);
+INSERT INTO totals VALUES (1, 0, 0, abs(random() >> 2));
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    UPDATE totals SET entries = entries + 1, bytes = bytes + new.size;
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE totals SET entries = entries - 1, bytes = bytes - old.size;
+    DELETE FROM tags WHERE id = old.id;
+END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FORMAT_1,)
+"""The n-th script leads from format n to format n + 1. Released scripts never change."""
+
+FORMAT = len(MIGRATIONS)
+"""The format that this version of memoleo reads and writes (``PRAGMA user_version``)."""
+
+
+def prepare(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the tables of an open file up to `FORMAT`, all steps or none.
+
+    Raises
+    ------
+    BackendError
+        the file was written by a later memoleo, or by another program; it is left as it is
+    sqlite3.Error
+        it is damaged, locked, or can't be written
+    """
+    if read_format(connection, path) == FORMAT:
+        return
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been faster.
+        for script in MIGRATIONS[read_format(connection, path) :]:
+            for statement in _split(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def read_format(connection: sqlite3.Connection, path: str) -> int:
+    """Return the format of an open file; 0 if it is empty.
+
+    Raises
+    ------
+    BackendError
+        it was written by a later memoleo, or by another program
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application or version or tables:
+            raise BackendError(
+                f"{path} is a database of another program: give the cache a file of its own"
+            )
+        return 0
+    if version > FORMAT:
+        raise BackendError(
+            f"{path} has format {version}, and this memoleo knows formats up to {FORMAT}: "
+            "upgrade memoleo, or give the cache another file"
+        )
+    return int(version)
+
+
+def _split(script: str) -> list[str]:
+    import sqlite3
+
+    statements: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements
+
+
+_SEAL = 16
+_COPIED = 16_384  # below it, cutting off the seal is cheaper by a copy than by a view
+
+_decode = msgspec.msgpack.Decoder(Entry).decode
+_digest = xxhash.xxh3_128_digest
+_seed = xxhash.xxh3_64_intdigest
+
+
+def pack(key: bytes, entry: Entry) -> bytes:
+    """Return an entry as a block that carries a checksum over itself and its key."""
+    body = entry.to_bytes()
+    return _digest(body, _seed(key)) + body
+
+
+def unpack(key: bytes, block: bytes) -> Entry:
+    """Read what `pack` wrote.
+
+    Raises
+    ------
+    CorruptEntry
+        the block or its key is not what was written
+    """
+    try:
+        body = block[_SEAL:] if len(block) < _COPIED else memoryview(block)[_SEAL:]
+        if _digest(body, _seed(key)) == block[:_SEAL]:
+            return _decode(body)
+    except Exception as error:
+        raise CorruptEntry(f"unreadable block under {key.hex()}: {error}") from None
+    raise CorruptEntry(f"checksum mismatch under {key.hex()}")

@@ -1,0 +1,257 @@
+"""Damaged files: a cache on them gives no wrong value, and works again at once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from memoleo._entry import Entry
+from memoleo.backends.sqlite import SQLiteBackend
+from memoleo.errors import BackendError, CorruptEntry
+
+
+def entry(key: bytes, payload: bytes | None = None) -> Entry:
+    return Entry(payload or key * 20, "test", time.time(), 3600.0).sealed(key)
+
+
+def keys(count: int) -> list[bytes]:
+    return [number.to_bytes(32, "little") for number in range(1, count + 1)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store of 100 entries, closed and written out to one file."""
+    path = tmp_path / "store.db"
+    backend = SQLiteBackend(path)
+    for key in keys(100):
+        backend.set(key, entry(key))
+    backend.close()
+    assert not path.with_name("store.db-wal").exists()
+    return path
+
+
+def use(path: Path) -> int:
+    """Read everything as a cache does, then store; how many entries were found."""
+    backend = SQLiteBackend(path)
+    found = 0
+    for key in keys(100):
+        try:
+            value = backend.get(key)
+        except CorruptEntry:
+            continue
+        if value is not None:
+            assert value.payload == key * 20
+            found += 1
+    extra = b"x" * 32
+    backend.set(extra, entry(extra))
+    value = backend.get(extra)
+    assert value is not None
+    assert value.payload == extra * 20
+    backend.close()
+    return found
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 4096, 5000, 20_000])
+def test_a_file_cut_short(path: Path, length: int) -> None:
+    """Whatever is left of a file, there is no wrong value and no error, and storing works."""
+    os.truncate(path, length)
+    use(path)
+    assert use(path) == 0 or length
+
+
+@pytest.mark.parametrize("length", [0, 100, 4096, 20_000])
+@pytest.mark.parametrize("logged", [False, True], ids=["checkpointed", "logged"])
+def test_a_file_cut_short_while_it_is_open(tmp_path: Path, length: int, logged: bool) -> None:
+    """A file that is mapped into memory and cut doesn't kill the process (SIGBUS)."""
+    code = f"""
+import os, time
+from memoleo._entry import Entry
+from memoleo.backends.sqlite import SQLiteBackend
+from memoleo.errors import BackendError
+path = {str(tmp_path / "store.db")!r}
+keys = [number.to_bytes(32, "little") for number in range(1, 301)]
+writer = SQLiteBackend(path)
+for key in keys:
+    writer.set(key, Entry(key * 20, "test", time.time(), 3600.0).sealed(key))
+if {not logged}:
+    writer.close()
+reader = SQLiteBackend(path)
+assert all(reader.get(key).payload == key * 20 for key in keys)
+os.truncate(path, {length})
+for extra, backend in ((b"one", reader), (b"two", writer)):
+    for _ in range(2):
+        for key in keys:
+            try:
+                found = backend.get(key)
+            except BackendError:
+                continue
+            assert found is None or found.payload == key * 20
+    backend.set(extra, Entry(b"new", "test", time.time(), 3600.0).sealed(extra))
+    assert backend.get(extra).payload == b"new"
+print("survived")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout == "survived\n"
+
+
+@pytest.mark.parametrize("start", [0, 16, 100, 4096, 8192])
+def test_a_file_filled_with_garbage(path: Path, start: int) -> None:
+    """Garbage from any place on costs entries, and nothing else."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(random.Random(start).randbytes(size - start))
+    use(path)
+    use(path)
+
+
+def test_garbage_instead_of_a_file(tmp_path: Path) -> None:
+    """What was never a database is put aside, readable for whoever wants to look at it."""
+    path = tmp_path / "store.db"
+    path.write_bytes(b"hello" * 1000)
+    assert use(path) == 0
+    (aside,) = tmp_path.glob("store.db.corrupt-*")
+    assert aside.read_bytes() == b"hello" * 1000
+
+
+def test_flipped_bits(path: Path, tmp_path: Path) -> None:
+    """A flipped bit anywhere in the file never becomes a wrong value, nor an error."""
+    whole = path.read_bytes()
+    chance = random.Random(7)
+    for number in range(60):
+        copy = tmp_path / f"{number}.db"
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 3, 30])):
+            # The first page names the program that owns the file: see the tests of formats.
+            damaged[chance.randrange(100, len(damaged))] ^= 1 << chance.randrange(8)
+        copy.write_bytes(damaged)
+        use(copy)
+
+
+def test_a_damaged_log(path: Path) -> None:
+    """A write-ahead log that was cut off or filled with garbage loses its entries only."""
+    for damage in (b"", os.urandom(500), os.urandom(50_000)):
+        backend = SQLiteBackend(path)
+        backend.set(b"y" * 32, entry(b"y" * 32))
+        log = path.with_name("store.db-wal")
+        copy = path.with_name("copy.db")
+        copy.write_bytes(path.read_bytes())
+        copy.with_name("copy.db-wal").write_bytes(log.read_bytes()[:600] + damage)
+        backend.close()
+        assert use(copy) == 100
+        for leftover in path.parent.glob("copy.db*"):
+            leftover.unlink()
+
+
+def test_damage_never_becomes_a_loop(path: Path) -> None:
+    """A file that is damaged again and again is given up for a while, with an error that says so."""
+    backend = SQLiteBackend(path)
+    failures = 0
+    for _ in range(20):
+        backend.close()
+        path.write_bytes(b"garbage!" * 1000)
+        try:
+            backend.get(b"k" * 32)
+        except BackendError:
+            failures += 1
+    assert failures >= 10
+    assert len(list(path.parent.glob("store.db.corrupt-*"))) <= 2
+
+
+def test_an_entry_under_another_key(path: Path) -> None:
+    """A row whose key was changed doesn't verify, and is removed."""
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE entries SET key = ? WHERE key = ?", (b"z" * 32, keys(1)[0]))
+    connection.commit()
+    connection.close()
+    backend = SQLiteBackend(path)
+    with pytest.raises(CorruptEntry):
+        backend.get(b"z" * 32)
+    assert backend.get(b"z" * 32) is None
+    backend.close()
+
+
+class Bomb:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_pickle_bomb_is_only_bytes(path: Path, tmp_path: Path) -> None:
+    """Pickled code in the column of values is a corrupt entry, and is never run."""
+    target = tmp_path / "exploded"
+    bomb = pickle.dumps(Bomb(target))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE entries SET block = ?", (bomb,))
+    connection.commit()
+    connection.close()
+    backend = SQLiteBackend(path)
+    for key in keys(100):
+        with pytest.raises(CorruptEntry):
+            backend.get(key)
+    assert list(backend.entries()) == []
+    assert backend.stats().entries == 0
+    backend.close()
+    assert not target.exists()
+
+
+def test_wrong_totals_heal(path: Path) -> None:
+    """Counts that were tampered with neither empty the store nor let it grow for ever."""
+    for entries, size in ((10**6, 10**12), (-5, -(10**12))):
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE totals SET entries = ?, bytes = ?", (entries, size))
+        connection.commit()
+        connection.close()
+        backend = SQLiteBackend(path, max_bytes=1_000_000)
+        for number in range(3):
+            key = bytes([number]) * 32
+            backend.set(key, entry(key))
+        assert backend.stats().entries == len(list(backend.entries())) > 100
+        backend.close()
+
+
+def test_a_newer_format_is_left_alone(path: Path) -> None:
+    """A file that a later memoleo wrote is refused with a way out, and not touched."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    backend = SQLiteBackend(path)
+    with pytest.raises(BackendError, match=r"format 99.*upgrade memoleo"):
+        backend.get(keys(1)[0])
+    with pytest.raises(BackendError, match="format 99"):
+        backend.set(keys(1)[0], entry(keys(1)[0]))
+    assert "format 99" in str(backend.check()["problems"])
+    backend.close()
+    assert path.read_bytes() == before
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    """A database with tables of somebody else is refused, and not touched."""
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE precious (data)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    backend = SQLiteBackend(path)
+    with pytest.raises(BackendError, match="another program"):
+        backend.set(keys(1)[0], entry(keys(1)[0]))
+    backend.close()
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.glob("*.corrupt-*")) == []
