@@ -1,0 +1,147 @@
+"""Which settings there are, and what each of them expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from memoleo._units import parse_duration
+from memoleo.errors import ConfigError
+
+__all__ = ["ALIASES", "KEYS", "Kind", "kind_of"]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a setting expects.
+
+    Parameters
+    ----------
+    expected
+        the end of the sentence "expected …"
+    parse
+        returns the value; raises `ValueError` if it is not what is expected
+    parse_text
+        the same from the text of an environment variable
+    """
+
+    expected: str
+    parse: Callable[[Any], Any]
+    parse_text: Callable[[str], Any]
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _boolean_text(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise ValueError
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError
+    if value < 0 or not isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _at_least(least: int) -> Kind:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number, {least} or more", parse, lambda text: parse(int(text)))
+
+
+def _duration_text(text: str) -> float:
+    try:
+        return parse_duration(float(text))
+    except (ConfigError, ValueError):
+        return parse_duration(text)
+
+
+def _milliseconds(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError
+    return tuple(_number(item) for item in value)
+
+
+def _milliseconds_text(text: str) -> tuple[float, ...]:
+    return _milliseconds([float(item) for item in text.strip("[] ").split(",")])
+
+
+BOOLEAN = Kind("true or false", _boolean, _boolean_text)
+TEXT = Kind("text", _string, _string)
+SECONDS = Kind("a number of seconds, 0 or more", _number, lambda text: _number(float(text)))
+NUMBER = Kind("a number, 0 or more", _number, lambda text: _number(float(text)))
+DURATION = Kind(
+    'seconds, or text such as "90s", "24h", "30d" or "forever"', parse_duration, _duration_text
+)
+DELAYS = Kind("a list of milliseconds such as [100, 300, 900]", _milliseconds, _milliseconds_text)
+
+KEYS: dict[str, dict[str, Kind]] = {
+    "caching": {
+        "enabled": BOOLEAN,
+        "url": TEXT,
+        "cache_dir": TEXT,
+        "ttl": DURATION,
+    },
+    "inference": {
+        "num_threads": _at_least(1),
+        "num_ctx": _at_least(1),
+        "text_max_new_tokens_stage1": _at_least(1),
+        "text_max_new_tokens_stage2": _at_least(1),
+        "vision_max_tokens": _at_least(1),
+        "temperature_stage1": NUMBER,
+        "temperature_stage2": NUMBER,
+    },
+    "networking": {
+        "max_concurrent_requests": _at_least(1),
+        "per_host_limit": _at_least(1),
+        "timeout_connect": SECONDS,
+        "timeout_read": SECONDS,
+        "retry_attempts": _at_least(1),
+        "retry_backoff_ms": DELAYS,
+    },
+    "workers": {
+        "image_worker_poll_ms": _at_least(0),
+        "enrichment_worker_poll_ms": _at_least(0),
+        "song_worker_concurrency": _at_least(1),
+    },
+    "ollama": {
+        "base_url": TEXT,
+        "text_model": TEXT,
+        "vision_model": TEXT,
+        "keep_alive": DURATION,
+        "num_parallel": _at_least(1),
+    },
+}
+"""Section → key → what it expects. Types have a section each, ``types.<name>``, with a `ttl`."""
+
+ALIASES = {"enabled": "caching.enabled"}
+"""Other spellings of a key; ``caching.ttl_<type>`` is one of ``types.<type>.ttl``."""
+
+
+def kind_of(key: str) -> Kind | None:
+    """Return what the setting `key` expects; `None` if there is no such setting."""
+    section, _, name = key.partition(".")
+    if section == "types":
+        return DURATION if name.endswith(".ttl") and len(name) > len(".ttl") else None
+    return KEYS.get(section, {}).get(name)

@@ -1,0 +1,338 @@
+"""Files and environment → frozen settings.
+
+Settings come from ``memoleo.toml``, ``[tool.memoleo]`` in ``pyproject.toml`` or
+``config/perf_config.json``, whichever is found first from the working folder upward, or from the
+file that ``MEMOLEO_CONFIG`` names. The environment goes before the file: ``MEMOLEO_ENABLED``,
+``MEMOLEO_CACHE`` (a URL), and any value as ``MEMOLEO_<SECTION>__<KEY>``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from memoleo._config_files import (
+    DATABASE,
+    anchored,
+    find_file,
+    project_folder,
+    read_file,
+    sqlite_url,
+)
+from memoleo._config_keys import ALIASES, KEYS, kind_of
+from memoleo.errors import ConfigError
+
+__all__ = ["Inference", "Networking", "Ollama", "Settings", "Workers", "load_settings"]
+
+DEFAULT_TTL = 30 * 86400.0
+_SHORT_NAMES = {
+    "MEMOLEO_ENABLED": "caching.enabled",
+    "MEMOLEO_CACHE": "caching.url",
+}
+
+
+class Inference(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model should answer; `None` where nothing is said.
+
+    Parameters
+    ----------
+    num_threads
+        threads that a model may use
+    num_ctx
+        length of the context, in tokens
+    text_max_new_tokens_stage1, text_max_new_tokens_stage2, vision_max_tokens
+        the most tokens of an answer
+    temperature_stage1, temperature_stage2
+        sampling temperature
+    """
+
+    num_threads: int | None = None
+    num_ctx: int | None = None
+    text_max_new_tokens_stage1: int | None = None
+    text_max_new_tokens_stage2: int | None = None
+    vision_max_tokens: int | None = None
+    temperature_stage1: float | None = None
+    temperature_stage2: float | None = None
+
+
+class Networking(msgspec.Struct, frozen=True, kw_only=True):
+    """How to talk to services.
+
+    Parameters
+    ----------
+    max_concurrent_requests, per_host_limit
+        requests at once, in all and to one host
+    timeout_connect, timeout_read
+        in seconds
+    retry_attempts
+        calls in all, the first one included
+    retry_backoff_ms
+        waits between them, in milliseconds
+    """
+
+    max_concurrent_requests: int = 16
+    per_host_limit: int = 6
+    timeout_connect: float = 10.0
+    timeout_read: float = 180.0
+    retry_attempts: int = 3
+    retry_backoff_ms: tuple[float, ...] = (100.0, 300.0, 900.0)
+
+
+class Workers(msgspec.Struct, frozen=True, kw_only=True):
+    """How workers take their jobs: polling in milliseconds, jobs at once."""
+
+    image_worker_poll_ms: int = 500
+    enrichment_worker_poll_ms: int = 500
+    song_worker_concurrency: int = 4
+
+
+class Ollama(msgspec.Struct, frozen=True, kw_only=True):
+    """Which server and which models; `None` where nothing is said.
+
+    Parameters
+    ----------
+    base_url
+        address of the server
+    text_model, vision_model
+        names of models
+    keep_alive
+        how long a model stays loaded, in seconds
+    num_parallel
+        requests that the server works on at once
+    """
+
+    base_url: str | None = None
+    text_model: str | None = None
+    vision_model: str | None = None
+    keep_alive: float | None = None
+    num_parallel: int | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that files and environment say.
+
+    Parameters
+    ----------
+    enabled
+        whether anything is cached at all
+    cache_url
+        where the default cache lives; `None` for a file in the user's cache folder
+    default_ttl
+        how long entries are fresh, in seconds, unless their type or their function says otherwise
+    types
+        seconds per type
+    inference, networking, workers, ollama
+        the sections of the same names
+    file
+        the file that was read; `None` if there is none
+    origins
+        where each value comes from: a file, an environment variable, or "default"
+    """
+
+    enabled: bool = True
+    cache_url: str | None = None
+    default_ttl: float = DEFAULT_TTL
+    types: dict[str, float] = {}
+    inference: Inference = Inference()
+    networking: Networking = Networking()
+    workers: Workers = Workers()
+    ollama: Ollama = Ollama()
+    file: str | None = None
+    origins: dict[str, str] = {}
+
+    def ttl_for(self, type: str) -> float | None:
+        """Return the TTL that is set for `type`, in seconds; `None` if none is."""
+        return self.types.get(type)
+
+    def items(self) -> Iterator[tuple[str, Any, str]]:
+        """Iterate over every setting: its key, its value, and where that comes from."""
+        values: dict[str, Any] = {
+            "caching.enabled": self.enabled,
+            "caching.url": self.cache_url,
+            "caching.ttl": self.default_ttl,
+        }
+        values.update((f"types.{name}.ttl", ttl) for name, ttl in self.types.items())
+        for section in ("inference", "networking", "workers", "ollama"):
+            fields = msgspec.structs.asdict(getattr(self, section))
+            values.update((f"{section}.{name}", value) for name, value in fields.items())
+        for key, value in values.items():
+            yield key, value, self.origins.get(key, "default")
+
+
+def load_settings(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    start: str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path
+        the file to read; left out, ``MEMOLEO_CONFIG`` says, or the nearest one is found
+    environ
+        the environment
+    start
+        the folder to search from, upward; left out, the working folder
+
+    Raises
+    ------
+    ConfigError
+        a key is unknown, or a value is not what is expected; the message names the place
+    """
+    named = os.fspath(path) if path is not None else environ.get("MEMOLEO_CONFIG") or None
+    found: tuple[str, dict[str, Any]] | None
+    if named is not None:
+        found = (os.path.abspath(named), read_file(named))
+    else:
+        found = find_file(os.fspath(start) if start is not None else os.getcwd())
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if found is not None:
+        values, origins = _from_file(*found)
+    overrides, sources = _from_environment(environ, known=values)
+    values.update(overrides)
+    origins.update(sources)
+    return _settings(values, origins, found[0] if found else None)
+
+
+def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None) -> Settings:
+    sections: dict[str, dict[str, Any]] = {name: {} for name in KEYS}
+    types: dict[str, float] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if section == "types":
+            types[name.removesuffix(".ttl")] = value
+        else:
+            sections[section][name] = value
+    caching = sections["caching"]
+    return Settings(
+        enabled=caching.get("enabled", True),
+        cache_url=caching.get("url"),
+        default_ttl=caching.get("ttl", DEFAULT_TTL),
+        types=types,
+        inference=Inference(**sections["inference"]),
+        networking=Networking(**sections["networking"]),
+        workers=Workers(**sections["workers"]),
+        ollama=Ollama(**sections["ollama"]),
+        file=file,
+        origins=origins,
+    )
+
+
+class _Layer:
+    """The values of one source, each under one key, however it was spelled."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.values: dict[str, Any] = {}
+        self.places: dict[str, str] = {}
+
+    def add(self, key: str, value: Any, *, place: str, text: bool = False) -> None:
+        spelled = key
+        key = _canonical(key)
+        kind = kind_of(key)
+        if kind is None:
+            raise ConfigError(f"{place}: there is no such setting.{_nearest(spelled)}")
+        try:
+            parsed = kind.parse_text(value) if text else kind.parse(value)
+        except (ValueError, OverflowError):
+            raise ConfigError(f"{place}: expected {kind.expected}, got {value!r}") from None
+        if key == "caching.cache_dir":
+            key = "caching.url"
+            parsed = sqlite_url(os.path.join(self.folder, parsed, DATABASE))
+        elif key == "caching.url":
+            parsed = anchored(parsed, self.folder)
+        if self.values.setdefault(key, parsed) != parsed:
+            raise ConfigError(f"{place}: contradicts {self.places[key]}; keep one of them")
+        self.places[key] = place
+
+
+def _from_file(path: str, table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    layer = _Layer(project_folder(path))
+    for key, value in _leaves(table):
+        layer.add(key, value, place=f"{path}: {key}")
+    return layer.values, dict.fromkeys(layer.values, path)
+
+
+def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        key = prefix + name
+        if name.startswith("_"):
+            continue  # JSON has no comments: such keys are used for them
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{key}.")
+        elif isinstance(value, dict) and (key in KEYS or key == "types"):
+            continue
+        else:
+            yield key, value
+
+
+def _from_environment(
+    environ: Mapping[str, str], *, known: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    layer = _Layer(os.getcwd())
+    for name in sorted(environ):
+        key = _SHORT_NAMES.get(name)
+        if key is None:
+            if not name.startswith("MEMOLEO_"):
+                continue
+            section, double, rest = name.removeprefix("MEMOLEO_").lower().partition("__")
+            if not double:
+                _check_short_name(name)
+                continue
+            key = _known_spelling(f"{section}.{rest.replace('__', '.')}", known)
+        if environ[name].strip():
+            layer.add(key, environ[name], place=f"environment variable {name}", text=True)
+    return layer.values, layer.places
+
+
+def _check_short_name(name: str) -> None:
+    """Refuse what looks like a misspelled switch; other programs may own other names."""
+    from difflib import get_close_matches
+
+    known = [*_SHORT_NAMES, "MEMOLEO_CONFIG"]
+    match = get_close_matches(name, known, n=1, cutoff=0.87)
+    if match and match[0] != name:
+        raise ConfigError(
+            f"environment variable {name}: there is no such setting. Did you mean {match[0]}?"
+        )
+
+
+def _known_spelling(key: str, known: Mapping[str, Any]) -> str:
+    """Names of types may have capitals, which environment variables don't tell."""
+    canonical = _canonical(key)
+    for other in known:
+        if other.lower() == canonical:
+            return other
+    return key
+
+
+def _canonical(key: str) -> str:
+    key = ALIASES.get(key, key)
+    if key.startswith("caching.ttl_"):
+        return f"types.{key.removeprefix('caching.ttl_')}.ttl"
+    return key
+
+
+def _nearest(key: str) -> str:
+    from difflib import get_close_matches
+
+    section, _, name = key.partition(".")
+    if section == "types":
+        return " A type has one setting, its ttl."
+    if section in KEYS and name:
+        candidates = [f"{section}.{other}" for other in KEYS[section]]
+    else:
+        candidates = [*ALIASES, *KEYS, "types"]
+        candidates += [f"{other}.{name}" for other in KEYS for name in KEYS[other]]
+    match = get_close_matches(key, candidates, n=1, cutoff=0.5)
+    if not match and not name:
+        match = [candidate for candidate in candidates if candidate.endswith(f".{key}")]
+    if match:
+        return f" Did you mean {match[0]}?"
+    return f" Sections: {', '.join([*KEYS, 'types'])}."
