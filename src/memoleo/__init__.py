@@ -1,0 +1,100 @@
+"""A content-addressed cache for slow and costly calls.
+
+The same input, asked again, is answered at once: from memory or from a file that processes share.
+Every name is imported on first use, so that ``import memoleo`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memoleo._cache import Cache, StoredEntry
+    from memoleo._cached import CachedFunction, content_cached
+    from memoleo._default import configure, get_cache
+    from memoleo._enable import disable, enable, proxy
+    from memoleo._events import Event
+    from memoleo._retried import retried
+    from memoleo._switch import bypass, observe, refresh
+    from memoleo._timed import timed, timer
+    from memoleo.errors import (
+        BackendError,
+        CodecError,
+        ConfigError,
+        CorruptEntry,
+        KeyingError,
+        MemoleoError,
+    )
+    from memoleo.metrics._metrics import Metrics, get_metrics
+
+_HOMES = {
+    "BackendError": "errors",
+    "Cache": "_cache",
+    "CachedFunction": "_cached",
+    "CodecError": "errors",
+    "ConfigError": "errors",
+    "CorruptEntry": "errors",
+    "Event": "_events",
+    "KeyingError": "errors",
+    "MemoleoError": "errors",
+    "Metrics": "metrics._metrics",
+    "StoredEntry": "_cache",
+    "bypass": "_switch",
+    "configure": "_default",
+    "content_cached": "_cached",
+    "disable": "_enable",
+    "enable": "_enable",
+    "get_cache": "_default",
+    "get_metrics": "metrics._metrics",
+    "observe": "_switch",
+    "proxy": "_enable",
+    "refresh": "_switch",
+    "retried": "_retried",
+    "timed": "_timed",
+    "timer": "_timed",
+}
+
+__all__ = [
+    "BackendError",
+    "Cache",
+    "CachedFunction",
+    "CodecError",
+    "ConfigError",
+    "CorruptEntry",
+    "Event",
+    "KeyingError",
+    "MemoleoError",
+    "Metrics",
+    "StoredEntry",
+    "bypass",
+    "configure",
+    "content_cached",
+    "disable",
+    "enable",
+    "get_cache",
+    "get_metrics",
+    "observe",
+    "proxy",
+    "refresh",
+    "retried",
+    "timed",
+    "timer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("memoleo")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,131 @@
+"""Callable objects that pass for the functions they wrap."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+else:
+    from typing import ParamSpec
+
+__all__ = ["BoundCallable", "WrappedCallable", "takes_call"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_call(method: F) -> F:
+    """Mark a method of a wrapper that takes the arguments of the wrapped function.
+
+    On a bound wrapper such a method gets the instance as its first argument, so that
+    ``scorer.score.cache_key("text")`` is about the call ``scorer.score("text")``.
+    """
+    method.__takes_call__ = True  # type: ignore[attr-defined]
+    return method
+
+
+class BoundCallable(Generic[P, R]):
+    """A wrapper reached through an instance: calls, and methods about calls, pass it on."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, wrapper: WrappedCallable[..., R], instance: Any) -> None:
+        self.__func__ = wrapper
+        self.__self__ = instance
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # type: ignore[override]
+        return types.MethodType if isinstance(self.__func__, types.FunctionType) else type(self)
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.__func__, name)
+        if getattr(value, "__takes_call__", False):
+            return functools.partial(value, self.__self__)
+        return value
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            type(other) is type(self)
+            and other.__self__ is self.__self__
+            and other.__func__ is self.__func__
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), id(self.__func__)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__.__qualname__} of {self.__self__!r}>"
+
+
+class WrappedCallable(Generic[P, R]):
+    """A wrapper that `inspect`, `pickle`, `help` and classes treat as the function itself.
+
+    A plain function can't serve: its attributes don't learn which instance they were reached
+    through. What the wrapper doesn't have is looked up on what it wraps, so wrappers stack.
+
+    Parameters
+    ----------
+    wrapped
+        a function, any other callable, or a `classmethod` or `staticmethod` object
+    """
+
+    __wrapped__: Callable[P, R]
+    __memoleo_wrapped__: Callable[P, R]
+    __binding__: str
+    _bound_type: ClassVar[type[BoundCallable[..., Any]]] = BoundCallable
+
+    def __init__(self, wrapped: Callable[P, R]) -> None:
+        kind = getattr(wrapped, "__binding__", "method")
+        if isinstance(wrapped, (classmethod, staticmethod)):
+            kind = "classmethod" if isinstance(wrapped, classmethod) else "staticmethod"
+            wrapped = wrapped.__func__
+        functools.update_wrapper(self, wrapped, updated=())
+        if type(wrapped) is types.FunctionType:
+            self.__dict__.update(
+                {name: value for name, value in vars(wrapped).items() if name != "__wrapped__"}
+            )
+        self.__memoleo_wrapped__ = wrapped
+        self.__binding__ = kind
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # type: ignore[override]
+        wrapped = self.__dict__.get("__wrapped__")
+        return types.FunctionType if isinstance(wrapped, types.FunctionType) else type(self)
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise NotImplementedError
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        inner = type(self.__wrapped__)
+        if hasattr(inner, "__set_name__"):
+            self.__wrapped__.__set_name__(owner, name)  # type: ignore[attr-defined]
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if self.__binding__ == "staticmethod":
+            return self
+        if self.__binding__ == "classmethod":
+            return self._bound_type(self, owner if owner is not None else type(instance))
+        return self if instance is None else self._bound_type(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        wrapped = self.__dict__.get("__wrapped__")
+        if wrapped is None:
+            raise AttributeError(name)
+        return getattr(wrapped, name)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__module__}.{self.__qualname__}>"

@@ -1,0 +1,81 @@
+"""Where a cache lives, as a URL."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from memoleo._units import parse_size
+from memoleo.backends._protocol import Backend
+from memoleo.errors import ConfigError
+
+__all__ = ["open_backend"]
+
+_SCHEMES = ("memory", "sqlite")
+
+
+def open_backend(url: str) -> Backend:
+    """Return the backend that a URL names.
+
+    ``memory://?max_entries=10000&max_bytes=256MiB`` is the memory of this process.
+    ``sqlite:///cache.db?max_bytes=2GiB`` is a file relative to the working folder, and
+    ``sqlite:////var/cache/a.db`` an absolute one; memory stands in front of it unless the URL
+    says ``memory=0``, with ``memory=`` entries at most if it names a number.
+
+    Raises
+    ------
+    ConfigError
+        the scheme or an option is unknown, or a value is bad
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise ConfigError(f"{url!r}: a cache URL begins with {' or '.join(_SCHEMES)}://")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.scheme == "memory":
+        if parts.netloc or parts.path.strip("/"):
+            raise ConfigError(f"{url!r}: memory:// takes options only, such as ?max_entries=1000")
+        return _memory(url, options)
+    return _sqlite(url, parts.netloc, unquote(parts.path), options)
+
+
+def _memory(url: str, options: dict[str, str]) -> Backend:
+    from memoleo.backends.memory import MemoryBackend
+
+    return MemoryBackend(**_sizes(url, options, "max_entries", "max_bytes"))
+
+
+def _sqlite(url: str, netloc: str, path: str, options: dict[str, str]) -> Backend:
+    from memoleo.backends.sqlite import SQLiteBackend
+
+    if netloc or len(path) < 2:
+        raise ConfigError(
+            f"{url!r}: write sqlite:///relative/path.db or sqlite:////absolute/path.db"
+        )
+    in_front = options.pop("memory", None)
+    store = SQLiteBackend(
+        Path(path[1:]).expanduser(), **_sizes(url, options, "max_entries", "max_bytes")
+    )
+    if in_front == "0":
+        return store
+    from memoleo.backends.memory import MemoryBackend
+    from memoleo.backends.tiered import TieredBackend
+
+    if in_front is None:
+        return TieredBackend(MemoryBackend(), store)
+    sizes = _sizes(url, {"memory": in_front}, "memory")
+    return TieredBackend(MemoryBackend(max_entries=sizes["memory"]), store)
+
+
+def _sizes(url: str, options: dict[str, str], *known: str) -> dict[str, int]:
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise ConfigError(f"{url!r}: unknown option {name!r}{hint}")
+    sizes = {}
+    for name, value in options.items():
+        sizes[name] = parse_size(value, f"{url!r}: {name}")
+        if sizes[name] == 0:
+            raise ConfigError(f"{url!r}: {name} must be at least 1")
+    return sizes

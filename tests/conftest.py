@@ -1,0 +1,31 @@
+"""What every test relies on: an environment without settings, and a cache of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+
+import hypothesis
+
+for _name in [name for name in os.environ if name.startswith("MEMOLEO_")]:
+    if not _name.startswith("MEMOLEO_TEST_"):
+        del os.environ[_name]
+os.environ["MEMOLEO_CACHE"] = "memory://"
+
+if os.environ.get("PYTHONPATH"):  # children run in other folders
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep))
+    )
+
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# An installed memoleo registers its pytest plugin by itself; a bare `PYTHONPATH=src` doesn't.
+if not importlib.metadata.entry_points(group="pytest11", name="memoleo") and (
+    importlib.util.find_spec("memoleo.testing._plugin")
+):
+    pytest_plugins = ["memoleo.testing._plugin"]

@@ -1,0 +1,275 @@
+"""`Cache` as an object: keys of one's own, clearing, exporting, counting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memoleo
+from memoleo import Cache, CodecError, ConfigError, CorruptEntry, Event, Metrics
+from memoleo.testing import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "sqlite", "tiered"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Cache]:
+    """A cache on each backend, with a clock that stands still."""
+    urls = {
+        "memory": "memory://",
+        "sqlite": f"sqlite:///{tmp_path}/cache.db?memory=0",
+        "tiered": f"sqlite:///{tmp_path}/cache.db",
+    }
+    with Cache(urls[request.param], clock=clock, metrics=Metrics()) as opened:
+        yield opened
+
+
+class TestKeysOfOnesOwn:
+    @pytest.mark.parametrize("key", ["", "song:1", "ünï", "\ud800", b"", b"\x00raw", "x" * 10_000])
+    def test_any_text_and_bytes(self, cache: Cache, key: str | bytes) -> None:
+        """Any str and any bytes is a key."""
+        assert cache.get(key, "none yet") == "none yet"
+        cache.set(key, {"a": (1, 2)})
+        assert cache.get(key) == {"a": (1, 2)}
+        assert cache.delete(key)
+        assert not cache.delete(key)
+
+    def test_text_and_bytes_are_apart(self, cache: Cache) -> None:
+        """ "a" and b"a" are two keys."""
+        cache.set("a", 1)
+        cache.set(b"a", 2)
+        assert (cache.get("a"), cache.get(b"a")) == (1, 2)
+
+    def test_other_types_are_refused(self, cache: Cache) -> None:
+        """A number is not a key."""
+        with pytest.raises(TypeError, match="str or bytes"):
+            cache.get(1)  # type: ignore[arg-type]
+
+    def test_stored_none_is_not_the_default(self, cache: Cache) -> None:
+        """A stored None is a value."""
+        cache.set("k", None)
+        assert cache.get("k", "default") is None
+
+    def test_expired_value_is_the_default(self, cache: Cache, clock: FakeClock) -> None:
+        """get judges freshness by the TTL that set was given."""
+        cache.set("k", 1, ttl="10s")
+        clock.advance(10)
+        assert cache.get("k") is None
+
+    def test_value_without_a_form_is_an_error(self, cache: Cache) -> None:
+        """An explicit set of what can't be stored says so."""
+        with pytest.raises(CodecError):
+            cache.set("k", object())
+
+    def test_get_or_compute(self, cache: Cache) -> None:
+        """The function runs once per key."""
+        calls: list[int] = []
+
+        def compute() -> list[int]:
+            calls.append(1)
+            return [1]
+
+        first = cache.get_or_compute("k", compute, type="t", ttl="1h")
+        second = cache.get_or_compute("k", compute, type="t", ttl="1h")
+        assert first == second == [1]
+        assert first is not second
+        assert calls == [1]
+
+    async def test_aget_or_compute(self, cache: Cache) -> None:
+        """So does a coroutine function."""
+        calls: list[int] = []
+
+        async def compute() -> int:
+            calls.append(1)
+            await asyncio.sleep(0)
+            return 1
+
+        assert await cache.aget_or_compute("k", compute) == 1
+        assert await cache.aget_or_compute("k", compute) == 1
+        assert calls == [1]
+
+
+class TestClearing:
+    @pytest.fixture(autouse=True)
+    def _filled(self, cache: Cache, clock: FakeClock) -> None:
+        cache.set("old", 1, type="a", tags=["x"], ttl="10s")
+        clock.advance(100)
+        cache.set("new", 2, type="a", tags=["x", "y"])
+        cache.set("other", 3, type="b", ttl="forever")
+
+    @pytest.mark.parametrize(
+        ("conditions", "removed"),
+        [
+            ({}, {"old", "new", "other"}),
+            ({"type": "a"}, {"old", "new"}),
+            ({"tag": "y"}, {"new"}),
+            ({"older_than": "50s"}, {"old"}),
+            ({"type": "a", "tag": "x", "older_than": 50}, {"old"}),
+            ({"type": "nothing"}, set()),
+        ],
+    )
+    def test_clear(self, cache: Cache, conditions: dict[str, Any], removed: set[str]) -> None:
+        """clear removes what matches every condition, and says how many."""
+        assert cache.clear(**conditions) == len(removed)
+        stats = cache.get_stats()
+        assert stats["total_entries"] == 3 - len(removed)
+
+    def test_clear_expired(self, cache: Cache) -> None:
+        """clear_expired removes what is past its TTL only."""
+        assert cache.clear_expired() == 1
+        assert cache.get("new") == 2
+
+    def test_stats(self, cache: Cache) -> None:
+        """get_stats has the documented shape."""
+        stats = cache.get_stats()
+        assert stats["enabled"] is True
+        assert stats["total_entries"] == 3
+        assert stats["total_bytes"] > 0
+        assert stats["by_type"] == {"a": 2, "b": 1}
+
+    def test_entries(self, cache: Cache) -> None:
+        """entries shows values and ages, filtered."""
+        found = {entry.value: entry for entry in cache.entries(type="a")}
+        assert set(found) == {1, 2}
+        assert (found[1].age, found[1].fresh, found[2].fresh) == (100.0, False, True)
+        assert cache.get(found[2].key) == 2
+
+
+class TestCarrying:
+    def test_export_and_load(self, cache: Cache, tmp_path: Path, clock: FakeClock) -> None:
+        """An export holds everything, and another cache serves it."""
+        cache.set("a", {"x": 1.5}, type="t", tags=["g"])
+        cache.set("b", [b"\x00" * 100_000])
+        assert cache.export(tmp_path / "out.memoleo") == 2
+        with Cache("memory://", clock=clock) as other:
+            assert other.load(tmp_path / "out.memoleo") == 2
+            assert other.get("a") == {"x": 1.5}
+            assert other.clear(tag="g") == 1
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
+    def test_export_is_private(self, cache: Cache, tmp_path: Path) -> None:
+        """Results may be private, so the file is its owner's alone."""
+        cache.export(tmp_path / "out")
+        assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "other"])
+    def test_damaged_export_is_refused_whole(
+        self, cache: Cache, tmp_path: Path, damage: str
+    ) -> None:
+        """A file that was changed or cut off loads nothing at all."""
+        for number in range(20):
+            cache.set(str(number), number)
+        path = tmp_path / "out"
+        cache.export(path)
+        data = bytearray(path.read_bytes())
+        if damage == "flip":
+            data[len(data) // 2] ^= 1
+        elif damage == "cut":
+            del data[-40:]
+        else:
+            data[:4] = b"SQLi"
+        path.write_bytes(data)
+        with Cache("memory://") as other:
+            with pytest.raises(CorruptEntry):
+                other.load(path)
+            assert other.get_stats()["total_entries"] == 0
+
+
+class TestConstruction:
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("mysql://x", "memory, sqlite|memory.*sqlite"),
+            ("memory://?max_entris=3", "max_entries"),
+            ("memory://?max_entries=0", "at least 1"),
+            ("memory://?max_bytes=lots", "not a size"),
+            ("sqlite://relative.db", "sqlite:///relative"),
+            ("sqlite:///", "sqlite:///relative"),
+        ],
+    )
+    def test_wrong_urls(self, url: str, words: str) -> None:
+        """A wrong URL says what is wrong with it."""
+        with pytest.raises(ConfigError, match=words):
+            Cache(url)
+
+    def test_url_and_backend_exclude_each_other(self) -> None:
+        """A cache has one place."""
+        from memoleo.backends import MemoryBackend
+
+        with pytest.raises(ConfigError):
+            Cache("memory://", backend=MemoryBackend())
+
+    def test_names_with_odd_letters(self, tmp_path: Path) -> None:
+        """Percent signs, spaces and question marks in a path survive the URL."""
+        from urllib.parse import quote
+
+        path = tmp_path / "a b%20?#é.db"
+        with Cache(f"sqlite:///{quote(str(path))}") as cache:
+            cache.set("k", 1)
+        assert path.exists()
+
+    def test_tiers(self, tmp_path: Path) -> None:
+        """A tiered cache answers from the file after the memory is gone."""
+        urls = ("memory://", f"sqlite:///{tmp_path}/a.db")
+        with Cache.tiered(*urls) as cache:
+            cache.set("k", [1])
+        with Cache.tiered(*urls) as cache:
+            assert cache.get("k") == [1]
+
+    def test_own_backend(self) -> None:
+        """Whatever satisfies the protocol serves as a backend, even one that is broken."""
+
+        class Broken:
+            remote = False
+
+            def __getattr__(self, name: str) -> Any:
+                raise OSError("gone")
+
+        calls: list[int] = []
+
+        def compute() -> int:
+            calls.append(1)
+            return 1
+
+        cache = Cache(backend=Broken())  # type: ignore[arg-type]
+        assert [cache.get_or_compute("k", compute) for _ in range(2)] == [1, 1]
+        assert calls == [1, 1]
+        assert cache.get("k", "default") == "default"
+        assert cache.delete("k") is False
+
+    def test_closing_twice_and_using_again(self, cache: Cache) -> None:
+        """close is harmless, and a later use reopens."""
+        cache.set("k", 1)
+        cache.close()
+        cache.close()
+        cache.set("k", 2)
+        assert cache.get("k") == 2
+
+
+class TestListening:
+    def test_hooks_get_events(self) -> None:
+        """A hook gets a record of everything that happens."""
+        events: list[Event] = []
+        cache = Cache("memory://", hooks=[events.append])
+        f = memoleo.content_cached("t", cache=cache)(str.upper)
+        f("a"), f("a")
+        assert [event.outcome for event in events] == ["miss", "stored", "hit"]
+        assert {event.type for event in events} == {"t"}
+
+    def test_failing_hook_is_logged_only(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An error in a hook never reaches the call."""
+
+        def hook(event: Event) -> None:
+            raise RuntimeError("hook")
+
+        cache = Cache("memory://", hooks=[hook])
+        assert cache.get_or_compute("k", lambda: 1) == 1
+        assert "hook" in caplog.text
