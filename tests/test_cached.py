@@ -261,16 +261,14 @@ class TestFreshness:
         self, cache: Cache, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Past its TTL an entry is served if the call fails: logged, counted, and not for ever."""
-        broken = False
+        upstream = Upstream()
 
         @content_cached("t", cache=cache, ttl=10, stale_if_error=20)
         def f(x: int) -> int:
-            if broken:
-                raise OSError("down")
-            return x
+            return upstream.ask(x)
 
         f(1)
-        broken = True
+        upstream.broken = True
         clock.advance(15)
         assert f(1) == 1
         assert "down" in caplog.text
@@ -521,6 +519,17 @@ class TestHandles:
 @content_cached
 def at_module_level(x: int) -> int:
     return x
+
+
+class Upstream:
+    """Something that fails when it is told to."""
+
+    broken = False
+
+    def ask(self, x: int) -> int:
+        if self.broken:
+            raise OSError("down")
+        return x
 
 
 class Slotted:

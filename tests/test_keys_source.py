@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from memoleo.errors import KeyingError
 from memoleo.keys import Keyer
 
 SOURCE = pathlib.Path(__file__).parent.parent / "src"
@@ -474,3 +475,59 @@ def test_a_captured_client_is_known_by_identity(caplog: pytest.LogCaptureFixture
     assert "version=" in messages[0]
     versioned = Keyer(capturing(client), version=1)
     assert versioned.key((1,), {}) == Keyer(capturing(other), version=1).key((1,), {})
+
+
+def test_a_captured_instance_is_known_by_identity() -> None:
+    """An object that counts its own calls doesn't change the key each time."""
+
+    class Upstream:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def ask(self, x: int) -> int:
+            self.calls += 1
+            return x
+
+    upstream = Upstream()
+
+    def ask(x: int) -> int:
+        return upstream.ask(x)
+
+    keyer = Keyer(ask)
+    first = keyer.key((1,), {})
+    ask(1)
+    assert keyer.key((1,), {}) == first
+
+
+def test_a_captured_container_that_can_no_longer_be_keyed_counts_by_identity() -> None:
+    """A call never fails for what its closure has come to hold."""
+    held: list[Any] = [1]
+
+    def size(x: int) -> int:
+        return x + len(held)
+
+    keyer = Keyer(size)
+    first = keyer.key((1,), {})
+    held.append(threading.Lock())
+    second = keyer.key((1,), {})
+    assert second != first
+    assert keyer.key((1,), {}) == second
+
+
+def test_an_argument_that_captured_something_is_refused_by_a_closure_too() -> None:
+    """What an argument captured is the argument's affair, and named as such."""
+    held: list[Any] = [1]
+    shared: list[Any] = [2]
+
+    def take(func: Any) -> Any:
+        return func, held
+
+    def given() -> Any:
+        return shared
+
+    keyer = Keyer(take)
+    first = keyer.key((given,), {})
+    assert first == keyer.key((given,), {})
+    shared.append(threading.Lock())
+    with pytest.raises(KeyingError, match=r"^func\.shared \(captured\)\[1\]: _thread"):
+        keyer.key((given,), {})

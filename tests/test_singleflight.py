@@ -46,9 +46,9 @@ def in_threads(function: Callable[[], Any], count: int = MANY) -> list[Any]:
 
 def followers(cache: Cache) -> int:
     """How many callers wait for somebody else's computation right now."""
-    flights = list(cache._driver._flights._flights.values())
+    futures: list[Any] = [flight.future for flight in cache._driver._flights._flights.values()]
     return sum(
-        len(flight.future._done_callbacks) + len(flight.future._waiters) for flight in flights
+        len(future._done_callbacks) + len(future._condition._waiters) for future in futures
     )
 
 

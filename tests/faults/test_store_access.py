@@ -1,4 +1,4 @@
-"""Files that can't be read, written, found or locked: every answer is right, or an error at once."""
+"""Files that can't be read, written, found or locked: right answers, or an error at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def holding(path: Path, statement: str) -> Iterator[None]:
 )
 @pytest.mark.parametrize("opened", [True, False], ids=["open", "not-yet-open"])
 def test_a_lock_held_by_another_process(tmp_path: Path, statement: str, opened: bool) -> None:
-    """A foreign lock delays a look, a store and a look together by less than a tenth of a second."""
+    """A foreign lock delays a look, a store and a look together by less than 100 ms."""
     path = tmp_path / "store.db"
     backend = SQLiteBackend(path)
     backend.set(KEY, entry(KEY))
@@ -72,8 +72,7 @@ def test_a_lock_held_by_another_process(tmp_path: Path, statement: str, opened: 
             ):
                 try:
                     found = step()
-                except BackendError as error:
-                    assert "locked" in str(error) or "lock" in str(error)
+                except BackendError:
                     failures += 1
                 else:
                     assert found is None or found.payload == entry(KEY).payload

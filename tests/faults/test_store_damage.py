@@ -155,7 +155,7 @@ def test_a_damaged_log(path: Path) -> None:
 
 
 def test_damage_never_becomes_a_loop(path: Path) -> None:
-    """A file that is damaged again and again is given up for a while, with an error that says so."""
+    """A file that is damaged again and again is given up for a while, with an error."""
     backend = SQLiteBackend(path)
     failures = 0
     for _ in range(20):

@@ -161,7 +161,7 @@ SQLiteBackend(path).set(sys.argv[1].encode() + str(os.getpid()).encode(), entry(
 
 
 def test_a_lease_dies_with_its_owner(tmp_path: Path) -> None:
-    """Another process can't lease the key while the owner lives, and can as soon as it is killed."""
+    """Another process can't lease the key while the owner lives, and can once it is killed."""
     path = tmp_path / "store.db"
     backend = SQLiteBackend(path)
     owner = start(

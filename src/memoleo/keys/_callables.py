@@ -15,7 +15,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memoleo.keys._canonical import (
     Put,
@@ -30,7 +30,9 @@ from memoleo.keys._canonical import (
 )
 from memoleo.keys._instances import is_bare
 from memoleo.keys._labels import note
-from memoleo.keys._source import Logic, examine
+
+if TYPE_CHECKING:
+    from memoleo.keys._source import Logic
 
 __all__ = ["logic_of"]
 
@@ -43,6 +45,9 @@ def logic_of(func: Any) -> Logic:
     known = _LOGIC.get(func)
     if known is not None and known[0] is code and known[1].is_current():
         return known[1]
+    # It reads source files: a program that only decorates needs none of that.
+    from memoleo.keys._source import examine
+
     logic = examine(func)
     _LOGIC[func] = (code, logic)
     return logic

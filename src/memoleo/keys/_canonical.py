@@ -21,6 +21,7 @@ __all__ = [
     "DEEPEST",
     "Put",
     "Unkeyable",
+    "Watched",
     "Writer",
     "builtin_writer",
     "canonical",
@@ -30,6 +31,7 @@ __all__ = [
     "forget",
     "frame",
     "is_keyable",
+    "is_settled",
     "module_name",
     "rank_of",
     "write",
@@ -156,6 +158,30 @@ def is_keyable(value: Any) -> bool:
     except Unkeyable:
         return False
     return True
+
+
+class Watched(set["int"]):
+    """The identities that `write` keeps, and whether an ordinary instance was met."""
+
+    ordinary = False
+
+
+def is_settled(value: Any) -> bool:
+    """Return whether `value` has exact content that is all there is to it.
+
+    An ordinary instance has attributes to be compared by, but it may also count and connect: its
+    attributes change while it does its work.
+    """
+    watched = Watched()
+    try:
+        write(value, _forget, watched)
+    except (Unkeyable, RecursionError):
+        return False
+    return not watched.ordinary
+
+
+def _forget(piece: Any) -> None:
+    pass
 
 
 def _in_order(tag: bytes, base: Any) -> Writer:

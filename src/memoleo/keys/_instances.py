@@ -10,6 +10,7 @@ from typing import Any
 from memoleo.keys._canonical import (
     Put,
     Unkeyable,
+    Watched,
     Writer,
     builtin_writer,
     class_name,
@@ -321,6 +322,8 @@ def _plain(cls: type) -> Writer | None:
         found = content(value)
         if not found:
             raise Unkeyable(value, "it has no attributes, so nothing tells it from another one")
+        if isinstance(active, Watched):
+            active.ordinary = True
         put(head)
         write_mapping(found.items(), put, active, ".{}")
 

@@ -13,8 +13,8 @@ which is faster than SHA-256 by an order of magnitude; that digest never leaves 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -38,12 +38,12 @@ from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, wri
 from memoleo.keys._layout import STATE_WAYS_OUT, layout_of, layout_of_method
 from memoleo.keys._plain import encode_plain, is_plain
 from memoleo.keys._settings import content_of_version, read_settings
-from memoleo.keys._source import Logic, examine
 
 __all__ = ["UNSET", "Keyer"]
 
 _DOMAIN = b"memoleo:call:1"
-_SEED = secrets.randbits(64)
+_CAPTURED = " (captured)"
+_SEED = int.from_bytes(os.urandom(8), "big")
 
 # A remembered key costs some 200 bytes. Bodies beyond _LONG are hashed in pieces, as they are.
 _MOST = 16_384
@@ -192,6 +192,9 @@ class Keyer:
         of_class
             whether it is called on the class itself
         """
+        # It reads source files: a program that only decorates needs none of that.
+        from memoleo.keys._source import Logic, examine
+
         if self._version is not None:
             logic = Logic.of_version(self._func, self._version)
         else:
@@ -207,20 +210,25 @@ class Keyer:
         header.append(canonical([names, self._settings.content()]))
         for place, (cell, name) in enumerate(logic.live):
             source = f"_memoleo_live{place}"
-            layout.add(f"{name} (captured)", f"{source}.cell_contents", **{source: cell})
+            layout.add(f"{name}{_CAPTURED}", f"{source}.cell_contents", **{source: cell})
         result = "".join(f"{value}, " for value in layout.values)
         binder = compile_binder(parameters, f"({result})", layout.names)
         make = _make_key(binder, b"".join(header), layout.labels)
-        if not logic.pins:
+        if not logic.pins and not logic.live:
             return make
         is_current = logic.is_current
+        captured = tuple(f"{name}{_CAPTURED}" for _, name in logic.live)
 
         def make_checked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-            if not is_current():
-                # A closure got another function since: start over.
-                self.is_method = self._is_method
-                return self.key(args, kwargs)
-            return make(args, kwargs)
+            if is_current():
+                try:
+                    return make(args, kwargs)
+                except KeyingError as error:
+                    if not error.path.startswith(captured):
+                        raise
+            # A closure holds another function since, or something that counts by identity now.
+            self.is_method = self._is_method
+            return self.key(args, kwargs)
 
         return make_checked
 

@@ -25,15 +25,15 @@ _DEEPEST = 16
 encode_plain = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-def is_plain(values: Iterable[Any], above: tuple[int, ...] = ()) -> bool:
+def is_plain(values: Iterable[Any], depth: int = 0) -> bool:
     """Return whether msgspec keeps `values` apart from all other data.
 
     Parameters
     ----------
     values
         the items of a list, the values of a dict, or the arguments of a call
-    above
-        the identities of the containers that hold `values`, so that cyclic data ends
+    depth
+        how many containers hold `values`. Too many is not plain, so cyclic data ends as well
     """
     for value in values:
         kind = type(value)
@@ -66,8 +66,6 @@ def is_plain(values: Iterable[Any], above: tuple[int, ...] = ()) -> bool:
         # The bits of a nan say nothing; the tagged lane writes one nan for all.
         elif kind is not float or value != value:
             return False
-        if deeper is not None:
-            mark = id(value)
-            if mark in above or len(above) == _DEEPEST or not is_plain(deeper, (*above, mark)):
-                return False
+        if deeper is not None and (depth == _DEEPEST or not is_plain(deeper, depth + 1)):
+            return False
     return True

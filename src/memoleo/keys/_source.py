@@ -25,6 +25,7 @@ from memoleo.keys._canonical import (
     class_name,
     frame,
     is_keyable,
+    is_settled,
     module_name,
 )
 from memoleo.keys._instances import is_bare
@@ -384,7 +385,7 @@ class _Examination:
             # A library's decorator keeps its own affairs beside what the user told it.
             if isinstance(value, _SETTINGS) and is_keyable(value):
                 self.count_live(cell, name, label)
-        elif is_keyable(value):
+        elif is_keyable(value) if isinstance(cell, _Held) else is_settled(value):
             self.count_live(cell, name, label)
         else:
             self.process = os.getpid()

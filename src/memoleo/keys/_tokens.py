@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import weakref
 from typing import Any
 
@@ -28,7 +27,7 @@ def token_of(value: Any, name: str, function: str) -> bytes:
     if known is not None and known[0]() is value:
         return known[1] + os.getpid().to_bytes(8, "little")
     mark = id(value)
-    token = secrets.token_bytes(16)
+    token = os.urandom(16)
     try:
         reference: Any = weakref.ref(value, lambda _: _TOKENS.pop(mark, None))
     except TypeError:

@@ -1,0 +1,212 @@
+"""What a hit, a miss and an import cost, as ratios within one run.
+
+Contenders take turns in short bursts and the best burst of each counts, so that what else the
+machine does hits all of them alike. Exit status 1 if a ratio is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from contenders import cashews_hits, in_memory, misses, on_disk
+from payloads import PAYLOADS, Payload
+from rich.console import Console
+from rich.table import Table
+
+from memoleo import Cache, Metrics, content_cached
+
+_MEMORY_LIMIT = 2.5
+_DISK_LIMIT = 1.6
+_MISS_LIMIT = 3.0
+_LARGE_LIMIT = 1.5
+_IMPORT_LIMIT = 60.0
+_LRU_LIMITS = {"P2": 0.7, "P5": 1.0}
+_DISKCACHE_LIMIT = 0.5
+
+
+class Judge:
+    """Collects the ratios and says which are over their limits."""
+
+    def __init__(self) -> None:
+        self.table = Table("ratio", "measured", "limit", title="Limits")
+        self.failed = False
+
+    def check(self, name: str, measured: float, limit: float, unit: str = "x") -> None:
+        ok = measured <= limit
+        self.failed |= not ok
+        colour = "green" if ok else "bold red"
+        self.table.add_row(name, f"[{colour}]{measured:.2f} {unit}[/]", f"{limit:.2f} {unit}")
+
+
+def minima(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Return the microseconds per call of each contender, the best of many short bursts."""
+    bursts: dict[str, int] = {}
+    for name, call in contenders.items():
+        call(), call()
+        started = perf_counter()
+        call()
+        bursts[name] = max(1, int(0.002 / max(perf_counter() - started, 1e-7)))
+    best = dict.fromkeys(contenders, float("inf"))
+    gc.collect()
+    gc.disable()
+    ends = perf_counter() + seconds
+    while perf_counter() < ends:
+        for name, call in contenders.items():
+            count = range(bursts[name])
+            started = perf_counter()
+            for _ in count:
+                call()
+            best[name] = min(best[name], (perf_counter() - started) / len(count))
+    gc.enable()
+    return {name: seconds * 1e6 for name, seconds in best.items()}
+
+
+def show(console: Console, title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print microseconds and ratios to the floor, a row a contender, a column a payload."""
+    table = Table("µs a call (times the floor)", *rows, title=title)
+    names: list[str] = []
+    for column in rows.values():
+        names += [name for name in column if name not in names]
+    for name in names:
+        cells = []
+        for column in rows.values():
+            value = column.get(name)
+            ratio = "" if value is None else f" ({value / column['floor']:.2f})"
+            cells.append("" if value is None else f"{value:,.2f}{ratio}")
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def measure_memory(judge: Judge, payloads: list[Payload], seconds: float) -> Any:
+    rows = {}
+    for payload in payloads:
+        found = minima(in_memory(payload), seconds)
+        found["cashews + JSON key"] = cashews_hits(payload, 200)() * 1e6
+        rows[payload.name] = found
+        judge.check(
+            f"{payload.name} in memory: memoleo / floor",
+            found["memoleo"] / found["floor"],
+            _MEMORY_LIMIT,
+        )
+        if payload.name in _LRU_LIMITS:
+            judge.check(
+                f"{payload.name} in memory: memoleo / lru_cache",
+                found["memoleo"] / found["lru_cache + JSON key"],
+                _LRU_LIMITS[payload.name],
+            )
+    return rows
+
+
+def measure_disk(judge: Judge, payloads: list[Payload], seconds: float) -> Any:
+    rows = {}
+    for payload in payloads:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            found = minima(on_disk(payload, Path(folder)), seconds)
+        rows[payload.name] = found
+        if payload.name in ("P1", "P2", "P5"):
+            judge.check(
+                f"{payload.name} in SQLite: memoleo / floor",
+                found["memoleo"] / found["floor"],
+                _DISK_LIMIT,
+            )
+            judge.check(
+                f"{payload.name} in SQLite: memoleo / diskcache",
+                found["memoleo"] / found["diskcache + sha256(JSON)"],
+                _DISKCACHE_LIMIT,
+            )
+    return rows
+
+
+def measure_misses(judge: Judge, payloads: list[Payload], seconds: float) -> Any:
+    rows = {}
+    for payload in payloads:
+        if payload.name not in ("P1", "P2", "P5"):
+            continue
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            rows[payload.name] = found = minima(misses(payload, Path(folder)), seconds)
+        judge.check(
+            f"{payload.name} miss in SQLite: memoleo / floor",
+            found["memoleo"] / found["floor"],
+            _MISS_LIMIT,
+        )
+    return rows
+
+
+def measure_growth(judge: Judge, entries: int, seconds: float) -> None:
+    """Compare a hit among many entries with a hit among a thousand."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        functions = {}
+        for name, count in (("small", 1_000), ("large", entries)):
+            cache = Cache(f"sqlite:///{folder}/{name}.db?memory=0", metrics=Metrics())
+
+            @content_cached(cache=cache, version=1)
+            def function(number: int, filling: str = "x" * 100) -> list[Any]:
+                return [number, "y" * 60]
+
+            for number in range(count):
+                function(number)
+            functions[name] = (function, count)
+
+        def scattered(function: Any, count: int) -> Callable[[], Any]:
+            places = iter(range(10**12))
+            return lambda: function(next(places) * 7919 % count)
+
+        found = minima({name: scattered(*pair) for name, pair in functions.items()}, seconds)
+    judge.check(
+        f"a hit among {entries:,} entries / among 1,000", found["large"] / found["small"], _LARGE_LIMIT
+    )
+
+
+def measure_import(judge: Judge) -> None:
+    """Compare the CPU time of `import memoleo` with that of an empty interpreter."""
+
+    def cpu(code: str) -> float:
+        best = float("inf")
+        for _ in range(9):
+            before = os.times()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            after = os.times()
+            used = after.children_user + after.children_system
+            best = min(best, used - before.children_user - before.children_system)
+        return best * 1000
+
+    judge.check("import memoleo, CPU", cpu("import memoleo") - cpu("pass"), _IMPORT_LIMIT, "ms")
+    judge.check(
+        "import of the decorators, CPU",
+        cpu("from memoleo import content_cached, timed, retried") - cpu("pass"),
+        _IMPORT_LIMIT * 2.5,
+        "ms",
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[p.name for p in PAYLOADS], metavar="P")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per payload and table")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="0 leaves growth out")
+    arguments = parser.parse_args()
+    payloads = [payload for payload in PAYLOADS if payload.name in arguments.only]
+    console, judge = Console(), Judge()
+    for payload in payloads:
+        console.print(f"{payload.name}: {payload.what}")
+    show(console, "A hit in memory", measure_memory(judge, payloads, arguments.seconds))
+    show(console, "A hit in SQLite", measure_disk(judge, payloads, arguments.seconds))
+    show(console, "A miss in SQLite", measure_misses(judge, payloads, arguments.seconds))
+    if arguments.entries:
+        measure_growth(judge, arguments.entries, arguments.seconds)
+    measure_import(judge)
+    console.print(judge.table)
+    return 1 if judge.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""The SQLite store: formats, limits, recency, epochs and places."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from memoleo._entry import Entry
+from memoleo.backends import _sqlite_schema as schema
+from memoleo.backends.sqlite import SQLiteBackend
+from memoleo.errors import BackendError, ConfigError
+
+DATA = Path(__file__).parent / "data"
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def entry(number: int, size: int = 872, **fields: object) -> Entry:
+    fields = {"created": time.time(), "ttl": 3600.0, **fields}
+    return Entry(bytes([number % 256]) * size, "test", **fields).sealed(key(number))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.mark.parametrize("golden", sorted(DATA.glob("format*.db")), ids=lambda path: path.stem)
+def test_files_of_released_formats_are_read(golden: Path, path: Path) -> None:
+    """Every entry of a file of an earlier format is read as it was written, and found by tag."""
+    shutil.copy(golden, path)
+    backend = SQLiteBackend(path)
+    for number in range(20):
+        assert backend.get(key(number)) == Entry(
+            key(number) * number,
+            "auto",
+            1_700_000_000.0 + number,
+            inf if number % 2 else 3600.0,
+            60.0,
+            f"type{number % 3}",
+            ("odd", "Ü") if number % 2 else ("even",),
+            number / 2,
+            number,
+            "module.function",
+        ).sealed(key(number))
+    assert backend.stats().by_type == {"type0": 7, "type1": 7, "type2": 6}
+    assert backend.clear(tag="Ü") == 10
+    assert backend.clear_expired(1_800_000_000.0) == 10
+    backend.close()
+
+
+def test_there_is_a_golden_file_of_every_format() -> None:
+    """Whoever adds a migration adds a file of the new format."""
+    names = {path.stem for path in DATA.glob("format*.db")}
+    assert names == {f"format{number}" for number in range(1, schema.FORMAT + 1)}
+
+
+def test_a_migration_that_fails_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps to a later format are taken all or none, and an older file keeps its entries."""
+    backend = SQLiteBackend(path)
+    backend.set(key(1), entry(1))
+    backend.close()
+    before = path.read_bytes()
+    step = "CREATE TABLE extra (x);\nINSERT INTO extra VALUES (1);\n"
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step + "SELECT nonsense();\n"))
+    monkeypatch.setattr(schema, "FORMAT", 2)
+    monkeypatch.setattr("memoleo.backends._sqlite_connections.FORMAT", 2)
+    with pytest.raises(BackendError):
+        SQLiteBackend(path).get(key(1))
+    assert path.read_bytes() == before
+    monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], step))
+    later = SQLiteBackend(path)
+    assert later.get(key(1)) is not None
+    assert later.check()["format"] == 2
+    later.close()
+
+
+@pytest.mark.parametrize("name", ["a b.db", "100%.db", "q?x=1#y.db", "märchen-日本.db", "it's.db"])
+def test_odd_file_names(tmp_path: Path, name: str) -> None:
+    """A name means itself, whatever a URI would make of it."""
+    path = tmp_path / name
+    backend = SQLiteBackend(str(path))
+    backend.set(key(1), entry(1))
+    backend.close()
+    assert {file.name for file in tmp_path.iterdir()} <= {name, f"{name}.lock"}
+    assert SQLiteBackend(path).get(key(1)) is not None
+
+
+def test_nothing_is_opened_before_it_is_used(path: Path) -> None:
+    """Making a backend touches no file."""
+    SQLiteBackend(path).close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"path": ""},
+        {"path": ":memory:"},
+        {"path": "a\0b"},
+        {"path": "x", "max_entries": 0},
+        {"path": "x", "max_entries": True},
+        {"path": "x", "max_bytes": "lots"},
+        {"path": "x", "timeout": -1},
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object]) -> None:
+    """What can't be meant is refused at once."""
+    with pytest.raises(ConfigError):
+        SQLiteBackend(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_least_recently_used_go_first(path: Path) -> None:
+    """Reading an entry keeps it, without a write for each read."""
+    backend = SQLiteBackend(path, max_entries=10)
+    for number in range(10):
+        backend.set(key(number), entry(number))
+    before = path.with_name("store.db-wal").stat().st_size
+    for _ in range(50):
+        for number in (0, 3):
+            assert backend.get(key(number)) is not None
+    assert path.with_name("store.db-wal").stat().st_size == before
+    for number in range(10, 18):
+        backend.set(key(number), entry(number))
+    left = [number for number in range(18) if backend.get(key(number)) is not None]
+    assert left == [0, 3, *range(10, 18)]
+    assert backend.stats().evicted == 8
+    backend.close()
+
+
+def test_use_is_remembered_across_processes(path: Path) -> None:
+    """What was read before the store was closed is still the most recently used afterwards."""
+    backend = SQLiteBackend(path)
+    for number in range(4):
+        backend.set(key(number), entry(number))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE entries SET used = used - 10000")
+    connection.commit()
+    connection.close()
+    backend.get(key(0))
+    backend.close()
+    small = SQLiteBackend(path, max_entries=2)
+    small.set(key(9), entry(9))
+    assert sorted(found for found, _ in small.entries()) == [key(0), key(9)]
+    small.close()
+
+
+def test_the_size_is_kept(path: Path) -> None:
+    """The sum of sizes never exceeds its limit after a store, and expired entries go first."""
+    backend = SQLiteBackend(path, max_bytes=20_000)
+    backend.set(key(0), entry(0, created=time.time()))
+    for number in range(1, 10):
+        backend.set(key(number), entry(number, created=time.time() - 9999, ttl=1.0))
+    for number in range(10, 100):
+        backend.set(key(number), entry(number))
+        stats = backend.stats()
+        assert stats.bytes <= 20_000
+        assert stats.bytes == sum(found.size for _, found in backend.entries())
+        assert (key(0) in dict(backend.entries())) == (number < 29)
+    assert stats.entries == 20
+    backend.close()
+
+
+def test_a_large_store_makes_room_in_tenths(path: Path) -> None:
+    """With many entries, several go at once, so that choosing them is rare."""
+    backend = SQLiteBackend(path, max_entries=300)
+    counts = []
+    for number in range(700):
+        backend.set(key(number), entry(number, 10))
+        counts.append(backend.stats().entries)
+    assert max(counts) == 300
+    assert min(counts[300:]) >= 269
+    assert counts[300:].count(300) < 50
+    backend.close()
+
+
+def test_what_is_too_large_replaces_nothing_and_leaves_nothing(path: Path) -> None:
+    """An entry above the limit isn't stored, and the outdated one under its key is removed."""
+    backend = SQLiteBackend(path, max_bytes=5000)
+    backend.set(key(1), entry(1))
+    backend.set(key(2), entry(2))
+    backend.set(key(1), entry(1, 6000))
+    assert backend.get(key(1)) is None
+    assert backend.get(key(2)) is not None
+    backend.close()
+
+
+def test_the_epoch_moves_for_others_only(path: Path) -> None:
+    """Others see removals and replacements of what was fresh; additions and own changes not."""
+    mine, other = SQLiteBackend(path), SQLiteBackend(path)
+    mine.set(key(1), entry(1))
+    first = mine.epoch(), other.epoch()
+    mine.set(key(2), entry(2))
+    mine.set(key(3), entry(3, created=time.time() - 99, ttl=1.0))
+    mine.set(key(3), entry(3))
+    mine.clear_expired(time.time())
+    assert (mine.epoch(), other.epoch()) == first
+    seen = [first[1]]
+    for change in (
+        lambda: mine.delete(key(1)),
+        lambda: mine.set(key(2), entry(2)),
+        lambda: mine.clear(type="default"),
+    ):
+        change()
+        assert mine.epoch() == first[0]
+        seen.append(other.epoch())
+    assert len(set(seen)) == 4
+    mine.delete(b"not there")
+    assert other.epoch() == seen[-1]
+    mine.close()
+    other.close()
+
+
+def test_room_is_given_back(path: Path) -> None:
+    """After clearing, the file becomes small again, by steps or by `vacuum`."""
+    backend = SQLiteBackend(path)
+    for number in range(100):
+        backend.set(key(number), entry(number, 20_000))
+    backend.close()
+    full = path.stat().st_size
+    assert backend.clear(before=time.time() - 3600) == 0
+    assert backend.clear() == 100
+    backend.close()
+    assert path.stat().st_size < full / 10
+    for number in range(100):
+        backend.set(key(number), entry(number, 3000))
+    for number in range(0, 100, 2):
+        backend.delete(key(number))
+    assert backend.vacuum() > 0
+    assert len(list(backend.entries())) == 50
+    backend.close()
+
+
+def test_check_describes_a_sound_file(path: Path) -> None:
+    """`check` finds nothing wrong with a new file, and names what is wrong with another."""
+    backend = SQLiteBackend(path)
+    assert backend.check() == {"path": str(path), "exists": False, "problems": []}
+    backend.set(key(1), entry(1))
+    report = backend.check()
+    assert report["problems"] == []
+    assert (report["format"], report["journal"], report["intact"]) == (schema.FORMAT, "wal", True)
+    assert report["entries"] == 1
+    if os.name == "posix":
+        path.chmod(0o644)
+        assert "chmod 600" in backend.check()["problems"][0]
+    backend.close()
+
+
+def test_a_hit_is_found_through_the_index_alone(path: Path) -> None:
+    """Looking up a key never scans, so that a hit costs the same among a million entries."""
+    backend = SQLiteBackend(path)
+    backend.set(key(1), entry(1))
+    plan = backend._runner.run(
+        lambda link: link.execute(
+            "EXPLAIN QUERY PLAN SELECT block FROM entries WHERE key = ?", (key(1),)
+        ).fetchall()
+    )
+    assert [row[3] for row in plan] == [
+        "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (key=?)"
+    ]
+    backend.close()

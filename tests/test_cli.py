@@ -1,0 +1,353 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memoleo import Cache
+
+COMMANDS = ["demo", "stats", "clear", "config", "doctor"]
+
+
+class Ran:
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.status, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder without settings, to run commands in."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def memoleo(home: Path):
+    """Run ``memoleo …`` in a process of its own, without a terminal and without Ollama."""
+
+    def run(*args: str, answer: str | None = None, **environ: str) -> Ran:
+        kept = {name: os.environ[name] for name in os.environ if not name.startswith("MEMOLEO_")}
+        kept |= {"OLLAMA_HOST": "http://127.0.0.1:9", "PYTHONIOENCODING": "utf-8", **environ}
+        done = subprocess.run(
+            [sys.executable, "-m", "memoleo", *args],
+            cwd=home,
+            env=kept,
+            capture_output=True,
+            encoding="utf-8",
+            input=answer or "",
+            timeout=120,
+        )
+        ran = Ran(done)
+        assert "Traceback" not in ran.err + ran.out, ran.err
+        assert "\x1b" not in ran.out, "colour without a terminal"
+        return ran
+
+    return run
+
+
+@pytest.fixture
+def url(home: Path) -> str:
+    """A cache in a file, with three emotions (one tagged) and two songs (one expired)."""
+    path = f"sqlite:///{(home / 'cache.db').as_posix()}"
+    with Cache(path) as cache:
+        cache.set("a", [1, 2], type="emotion", tags=["user:1"])
+        cache.set("b", [3], type="emotion")
+        cache.set("c", [4], type="emotion")
+        cache.set("d", "song", type="songs")
+    with Cache(path, clock=lambda: 1_000_000.0) as cache:
+        cache.set("e", "old song", type="songs", ttl="1h")
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(memoleo, command: str) -> None:
+    """Every command explains itself, with an example, and has --json and --cache."""
+    ran = memoleo(command, "--help")
+    assert ran.status == 0
+    for expected in ("Example:", "--json", "--cache URL", f"memoleo {command}"):
+        assert expected in ran.out
+
+
+def test_no_arguments_and_help_list_the_commands(memoleo) -> None:
+    """Who types only `memoleo` sees what there is."""
+    for args in ((), ("--help",)):
+        ran = memoleo(*args)
+        assert all(command in ran.out + ran.err for command in COMMANDS)
+    assert memoleo("--help").status == 0
+
+
+def test_version(memoleo) -> None:
+    """`--version` prints one line."""
+    assert re.fullmatch(r"memoleo (\d+\.\d+\.\d+\S*|unknown)\n", memoleo("--version").out)
+
+
+def test_unknown_command_names_the_nearest(memoleo) -> None:
+    """A typo in a command is answered with the nearest one."""
+    ran = memoleo("stat")
+    assert ran.status == 2
+    assert "Did you mean stats?" in ran.err
+
+
+def test_unknown_option_is_wrong_use(memoleo) -> None:
+    """A typo in an option is wrong use, status 2."""
+    assert memoleo("stats", "--jsno").status == 2
+
+
+def test_stats(memoleo, url: str) -> None:
+    """`stats` counts entries per type, for people and as JSON."""
+    ran = memoleo("stats", "--cache", url)
+    assert ran.status == 0
+    assert re.search(r"emotion\W+3\b", ran.out)
+    assert re.search(r"songs\W+2\b", ran.out)
+    data = memoleo("stats", "--cache", url, "--json").json
+    assert data["total_entries"] == 5
+    assert data["by_type"] == {"emotion": 3, "songs": 2}
+    assert data["total_bytes"] > 0
+    assert data["enabled"] is True
+
+
+def test_stats_follows_the_settings(memoleo, home: Path, url: str) -> None:
+    """Without --cache, a settings file or MEMOLEO_CACHE says which cache is meant."""
+    (home / "memoleo.toml").write_text("[caching]\nurl = 'sqlite:///cache.db'\n")
+    assert memoleo("stats", "--json").json["total_entries"] == 5
+    (home / "memoleo.toml").unlink()
+    assert memoleo("stats", "--json", MEMOLEO_CACHE=url).json["total_entries"] == 5
+
+
+def test_default_cache_that_is_not_there_yet_is_empty(memoleo, home: Path) -> None:
+    """Looking at a default cache that nobody used creates nothing."""
+    environ = {"MEMOLEO_CACHE": "sqlite:///not-yet.db"}
+    assert memoleo("stats", "--json", **environ).json["total_entries"] == 0
+    assert memoleo("clear", **environ).out == "There was nothing to clear.\n"
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["stats", "clear"])
+@pytest.mark.parametrize(
+    ("wrong", "status", "says"),
+    [
+        ("sqlite:///missing/cache.db", 1, "There is no cache at"),
+        ("mongodb://x", 2, "a cache URL begins with"),
+        ("nonsense", 2, "a cache URL begins with"),
+        ("sqlite:///a.db?max_byte=1", 2, "did you mean 'max_bytes'"),
+        ("memory://", 1, "lives inside each process"),
+    ],
+)
+def test_wrong_url(memoleo, home: Path, command: str, wrong: str, status: int, says: str) -> None:
+    """A URL that leads nowhere is explained, and nothing is created there."""
+    ran = memoleo(command, "--cache", wrong)
+    assert ran.status == status
+    assert says in ran.err
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["stats"], ["clear", "--yes"], ["doctor"]])
+def test_file_that_is_no_cache(memoleo, home: Path, command: list[str]) -> None:
+    """A file of another kind is neither read as a cache nor answered with a traceback."""
+    path = home / "letter.txt"
+    path.write_text("Dear reader, " * 1000)
+    ran = memoleo(*command, "--cache", "sqlite:///letter.txt")
+    assert ran.status == 1
+    assert "is no cache" in ran.err + ran.out
+    assert path.read_text().startswith("Dear reader")
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ([], {}),
+        (["--type", "emotion"], {"songs": 2}),
+        (["--tag", "user:1"], {"emotion": 2, "songs": 2}),
+        (["--type", "songs", "--older-than", "7d"], {"emotion": 3, "songs": 1}),
+        (["--older-than", "7d"], {"emotion": 3, "songs": 1}),
+        (["--expired"], {"emotion": 3, "songs": 1}),
+        (["--type", "unheard-of"], {"emotion": 3, "songs": 2}),
+    ],
+)
+def test_clear(memoleo, url: str, options: list[str], left: dict[str, int]) -> None:
+    """`clear` removes what matches every option, says how much, and leaves the rest."""
+    data = memoleo("clear", "--cache", url, "--yes", "--json", *options).json
+    expected = 5 - sum(left.values())
+    assert data == {"matched": expected, "cleared": expected}
+    assert memoleo("stats", "--cache", url, "--json").json["by_type"] == left
+
+
+def test_clear_asks_first(memoleo, url: str) -> None:
+    """Without --yes the number is shown, and only a yes removes anything."""
+    no = memoleo("clear", "--cache", url, answer="n\n")
+    assert (no.status, no.out) == (1, "Nothing was cleared.\n")
+    assert "Remove 5 entries?" in no.err
+    yes = memoleo("clear", "--cache", url, "--tag", "user:1", answer="y\n")
+    assert (yes.status, yes.out) == (0, "Cleared 1 entry.\n")
+    assert "Remove 1 entry?" in yes.err
+
+
+def test_clear_with_nobody_to_ask(memoleo, url: str) -> None:
+    """A script that forgot --yes is told so, and nothing is removed."""
+    ran = memoleo("clear", "--cache", url)
+    assert ran.status == 2
+    assert "add --yes" in ran.err
+    assert memoleo("stats", "--cache", url, "--json").json["total_entries"] == 5
+
+
+def test_clear_refuses_what_makes_no_sense(memoleo, url: str) -> None:
+    """A bad age, or --expired with another condition, is wrong use."""
+    assert memoleo("clear", "--cache", url, "--older-than", "soon").status == 2
+    assert memoleo("clear", "--cache", url, "--expired", "--type", "songs").status == 2
+
+
+def test_config(memoleo, home: Path) -> None:
+    """`config` prints each value and where it comes from."""
+    file = home / "memoleo.toml"
+    file.write_text("[types.songs]\nttl = 'forever'\n[caching]\nttl = '36h'\n")
+    data = memoleo("config", "--json", MEMOLEO_INFERENCE__NUM_THREADS="3").json
+    settings = data["settings"]
+    assert Path(data["file"]).samefile(file)
+    assert settings["types.songs.ttl"]["value"] == "forever"
+    assert Path(settings["caching.ttl"]["origin"]).samefile(file)
+    assert settings["inference.num_threads"] == {
+        "value": 3,
+        "origin": "environment variable MEMOLEO_INFERENCE__NUM_THREADS",
+    }
+    assert settings["networking.retry_backoff_ms"] == {
+        "value": [100.0, 300.0, 900.0],
+        "origin": "default",
+    }
+    assert settings["caching.url"]["value"].startswith("sqlite:///")
+    text = memoleo("config", "--cache", "memory://").out
+    for expected in ("1.5d", "forever", "100, 300, 900", "memory://", "--cache"):
+        assert expected in text
+
+
+@pytest.mark.parametrize("command", [["config"], ["stats"], ["clear", "--yes"]])
+def test_wrong_settings_are_explained(memoleo, home: Path, command: list[str]) -> None:
+    """A mistake in the settings names file and key, status 2."""
+    (home / "memoleo.toml").write_text("[caching]\nurll = 'x'\n")
+    ran = memoleo(*command)
+    assert ran.status == 2
+    assert "memoleo.toml: caching.urll" in ran.err
+
+
+def test_doctor_on_a_healthy_cache(memoleo, url: str) -> None:
+    """Nothing wrong: status 0, and an Ollama that doesn't answer is only worth knowing."""
+    ran = memoleo("doctor", "--cache", url, "--json")
+    findings = {each["check"]: each for each in ran.json["findings"]}
+    assert (ran.status, ran.json["problems"]) == (0, 0)
+    assert findings["store"]["status"] == findings["contents"]["status"] == "ok"
+    assert findings["ollama"]["status"] == "warning"
+    assert "127.0.0.1:9" in findings["ollama"]["message"]
+    assert memoleo("doctor", "--cache", url).status == 0
+
+
+def test_doctor_before_the_first_use(memoleo, home: Path) -> None:
+    """A cache that is still to be created is in order."""
+    ran = memoleo("doctor", "--cache", "sqlite:///sub/not-yet.db")
+    assert ran.status == 0
+    assert "will be created" in ran.out
+    assert list(home.iterdir()) == []
+
+
+def test_doctor_on_wrong_settings(memoleo, home: Path) -> None:
+    """A mistake in the settings is a problem, and the other checks go on."""
+    (home / "memoleo.toml").write_text("enabled = 3\n")
+    ran = memoleo("doctor", "--json")
+    assert ran.status == 1
+    checks = {each["check"]: each["status"] for each in ran.json["findings"]}
+    assert checks["settings"] == "problem"
+    assert "ollama" in checks
+
+
+def test_doctor_says_that_caching_is_off(memoleo) -> None:
+    """Caching that is switched off is worth a word."""
+    assert "caching is switched off" in memoleo("doctor", MEMOLEO_ENABLED="0").out
+
+
+def test_doctor_finds_damage(memoleo, home: Path, url: str) -> None:
+    """Overwritten pages are a problem once, and what was put aside is worth a word later."""
+    path = home / "cache.db"
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * len(content[4096:])
+    path.write_bytes(content)
+    first = memoleo("doctor", "--cache", url)
+    assert first.status == 1
+    assert "was damaged" in first.out
+    again = memoleo("doctor", "--cache", url)
+    assert again.status == 0
+    assert "put aside earlier" in again.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_doctor_finds_a_file_that_others_can_read(memoleo, home: Path, url: str) -> None:
+    """What is cached may be private."""
+    (home / "cache.db").chmod(0o644)
+    ran = memoleo("doctor", "--cache", url)
+    assert ran.status == 1
+    assert "other users can read it" in ran.out
+    assert "chmod 600" in ran.out
+
+
+def test_locked_store(memoleo, home: Path, url: str) -> None:
+    """While another program holds the file for itself, commands answer or say so."""
+    holder = sqlite3.connect(home / "cache.db", isolation_level=None)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert memoleo("stats", "--cache", url).status in (0, 1)
+        cleared = memoleo("clear", "--cache", url, "--yes")
+        assert cleared.status == 1
+        assert cleared.err.startswith("Error: ")
+    finally:
+        holder.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_interrupted(home: Path, url: str) -> None:
+    """Ctrl-C at the question ends with status 130 and one word."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "memoleo", "clear", "--cache", url],
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    asked = ""
+    while "?" not in asked:
+        asked += child.stderr.read(1)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "Interrupted." in err
+    assert "Traceback" not in err
+
+
+def test_closed_pipe(home: Path, url: str) -> None:
+    """A reader that stops early, such as `head`, causes no complaint."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "memoleo", "config", "--json"],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    assert b"Traceback" not in child.stderr.read()
+    child.wait(timeout=30)
+    child.stderr.close()

@@ -1,0 +1,101 @@
+"""What differs between systems: locks, modes, forks, cores and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memoleo import _platform
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX")
+
+
+def test_one_byte_has_one_holder(tmp_path: Path) -> None:
+    """A byte is locked once in a process, freed by its own token only, and then free again."""
+    file = _platform.open_lock_file(str(tmp_path / "x.lock"))
+    same = _platform.open_lock_file(str(tmp_path / "x.lock"))
+    assert file is same
+    offset = _platform.SLOTS - 1
+    token = file.acquire(offset)
+    assert token is not None
+    assert same.acquire(offset) is None
+    file.release(offset, object())
+    assert same.acquire(offset) is None
+    file.release(offset, token)
+    again = same.acquire(offset)
+    assert again is not None
+    file.close()
+    same.close()
+    same.release(offset, again)
+    assert same.descriptor == -1
+
+
+@posix
+def test_another_process_sees_the_lock(tmp_path: Path) -> None:
+    """The lock is the system's: another process can't take it until it is released."""
+    path = str(tmp_path / "x.lock")
+    code = f"from memoleo import _platform as p; print(p.open_lock_file({path!r}).acquire(5))"
+
+    def ask() -> bool:
+        answer = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        return answer.stdout != "None\n"
+
+    file = _platform.open_lock_file(path)
+    token = file.acquire(5)
+    assert token is not None
+    assert not ask()
+    file.release(5, token)
+    assert ask()
+    file.close()
+
+
+@posix
+def test_a_private_file_is_new_and_private(tmp_path: Path) -> None:
+    """It is made once, with mode 0600 under any umask, and never through a link."""
+    before = os.umask(0)
+    try:
+        assert _platform.create_private_file(str(tmp_path / "a")) is True
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert _platform.create_private_file(str(tmp_path / "a")) is False
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    assert _platform.create_private_file(str(tmp_path / "link")) is False
+    assert not (tmp_path / "b").exists()
+
+
+def test_cores() -> None:
+    """There is at least one core, and never more of them than processors."""
+    assert 1 <= _platform.physical_cores() <= (os.cpu_count() or 1)
+
+
+@posix
+def test_the_end_by_a_signal_is_seen_by_the_parent() -> None:
+    """The status is that of a process which the signal has ended."""
+    code = "import signal; from memoleo._platform import end_by_signal as end; end(signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
+
+
+@posix
+def test_a_watched_file_keeps_one_descriptor(tmp_path: Path) -> None:
+    """All users of a file share a descriptor, which goes when the file has gone."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    first, second = (_platform.WatchedFile.open(str(path)) for _ in range(2))
+    assert first is second
+    assert first.length() == 10
+    os.truncate(path, 3)
+    assert first.length() == 3
+    first.release()
+    assert second.length() == 3
+    path.unlink()
+    second.release()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(second.descriptor)
