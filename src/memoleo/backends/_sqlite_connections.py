@@ -230,7 +230,8 @@ class Connections:
             if mode == "mode=rw":
                 self._prepare(raw)
             else:
-                raw.execute("SELECT entries FROM totals").fetchone()
+                if read_format(raw, self.path) != FORMAT:
+                    raise sqlite3.OperationalError("it has an older format")
             for pragma in (
                 "synchronous = NORMAL",
                 f"mmap_size = {_MAPPED}",

@@ -73,10 +73,12 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     sqlite3.Error
         it is damaged, locked, or can't be written
     """
-    if read_format(connection, path) == FORMAT:
+    present = read_format(connection, path)
+    if present == FORMAT:
         return
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if not present:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have been faster.
@@ -100,10 +102,18 @@ def read_format(connection: sqlite3.Connection, path: str) -> int:
     BackendError
         it was written by a later memoleo, or by another program
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
+    # All three must be of one moment, since another process may just be creating the tables.
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        if alone and connection.in_transaction:
+            connection.execute("ROLLBACK")
+    if application != APPLICATION_ID:
         if application or version or tables:
             raise BackendError(
                 f"{path} is a database of another program: give the cache a file of its own"

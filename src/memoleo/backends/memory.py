@@ -95,8 +95,7 @@ class MemoryBackend:
             return self._remove(
                 key
                 for key, entry in self.live.items()
-                if _matches(entry, type, tag, label)
-                and (before is None or entry.created < before)
+                if _matches(entry, type, tag, label) and (before is None or entry.created < before)
             )
 
     def clear_expired(self, now: float) -> int:
