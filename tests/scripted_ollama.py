@@ -120,7 +120,9 @@ def whole(parts: list[dict[str, Any]]) -> dict[str, Any]:
             found = [part["message"][name] for part in parts if name in part["message"]]
             if found:
                 text = name == "thinking"
-                message[name] = "".join(found) if text else [call for each in found for call in each]
+                message[name] = (
+                    "".join(found) if text else [call for each in found for call in each]
+                )
         end["message"] = message
     return end
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
 import time
+import weakref
 from math import inf
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def key(number: int) -> bytes:
 
 def entry(number: int, size: int = 872, **fields: object) -> Entry:
     fields = {"created": time.time(), "ttl": 3600.0, **fields}
-    return Entry(bytes([number % 256]) * size, "test", **fields).sealed(key(number))  # type: ignore[arg-type]
+    return Entry(bytes([number % 256]) * size, "test", **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_files_of_released_formats_are_read(golden: Path, path: Path) -> None:
             number / 2,
             number,
             "module.function",
-        ).sealed(key(number))
+        )
     assert backend.stats().by_type == {"type0": 7, "type1": 7, "type2": 6}
     assert backend.clear(tag="Ü") == 10
     assert backend.clear_expired(1_800_000_000.0) == 10
@@ -231,6 +233,9 @@ def test_room_is_given_back(path: Path) -> None:
     assert backend.clear(before=time.time() - 3600) == 0
     assert backend.clear() == 100
     backend.close()
+    assert path.stat().st_size < full
+    backend.vacuum()
+    backend.close()
     assert path.stat().st_size < full / 10
     for number in range(100):
         backend.set(key(number), entry(number, 3000))
@@ -269,3 +274,29 @@ def test_a_hit_is_found_through_the_index_alone(path: Path) -> None:
         "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (key=?)"
     ]
     backend.close()
+
+
+def test_a_backend_that_is_forgotten_closes_itself(path: Path) -> None:
+    """Nothing is left open, and nothing warned about, when nobody closed it."""
+    backend = SQLiteBackend(path)
+    backend.set(key(1), entry(1))
+    backend.cycle = backend  # type: ignore[attr-defined]
+    del backend
+    gc.collect()
+    assert not path.with_name("store.db-wal").exists()
+
+
+def test_a_call_leaves_no_reference_cycle(path: Path) -> None:
+    """A backend goes as soon as its last reference has gone, also after a failure."""
+    backend = SQLiteBackend(path)
+    backend.get(key(1))
+    backend._runner.next_look = 0.0
+    backend.get(key(1))
+    backend.set(key(1), entry(1))
+    gone = weakref.ref(backend)
+    gc.disable()
+    try:
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()

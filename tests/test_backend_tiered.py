@@ -19,7 +19,7 @@ KEY = b"k"
 
 def entry(payload: bytes = b"x", **fields: float) -> Entry:
     fields = {"created": time.time(), "ttl": 3600.0, **fields}
-    return Entry(payload, "test", **fields).sealed(KEY)
+    return Entry(payload, "test", **fields)
 
 
 class Meddling(MemoryBackend):
@@ -166,11 +166,11 @@ def test_what_memory_answers_counts_as_used(near: MemoryBackend, tmp_path: Path)
     far = SQLiteBackend(tmp_path / "store.db", max_entries=3)
     tiered = TieredBackend(near, far)
     for name in (KEY, b"b", b"c"):
-        tiered.set(name, Entry(name, "test", time.time()).sealed(name))
+        tiered.set(name, Entry(name, "test", time.time()))
     for _ in range(5):
         assert tiered.get(KEY) is not None
     tiered.sync(time.time() + 60)
-    tiered.set(b"d", Entry(b"d", "test", time.time()).sealed(b"d"))
+    tiered.set(b"d", Entry(b"d", "test", time.time()))
     assert sorted(key for key, _ in far.entries()) == [b"c", b"d", KEY]
     tiered.close()
 

@@ -157,9 +157,7 @@ def test_a_patch_below_survives(
         ollama.Client._request = ORIGINAL  # type: ignore[method-assign]
 
 
-def test_a_changed_seam_is_refused(
-    monkeypatch: pytest.MonkeyPatch, cache: memoleo.Cache
-) -> None:
+def test_a_changed_seam_is_refused(monkeypatch: pytest.MonkeyPatch, cache: memoleo.Cache) -> None:
     """A client whose private method takes other arguments is left alone, with a clear error."""
 
     def other(self: Any, method: str, url: str) -> None: ...
@@ -204,7 +202,7 @@ client._client.close()
 memoleo.disable()
 assert "memoleo" not in ollama.Client._request.__code__.co_filename
 """
-    for order in (dict(before=before, after=""), dict(before="", after=before)):
+    for order in ({"before": before, "after": ""}, {"before": "", "after": before}):
         run = [sys.executable, "-W", "error", "-c", program.format(**order), server.url]
         subprocess.run(run, check=True)
     assert server.asked == 2

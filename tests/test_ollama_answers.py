@@ -448,7 +448,10 @@ def test_a_broken_cache_costs_nothing_but_time(server: ScriptedOllama) -> None:
 
         acall = call
 
-    with ollama.Client(server.url, verify=False) as client, memoleo.enable(cache=Broken("memory://")):
+    with (
+        ollama.Client(server.url, verify=False) as client,
+        memoleo.enable(cache=Broken("memory://")),
+    ):
         assert client.chat("m", ASK).done
         assert len(list(client.chat("m", ASK, stream=True))) == 4
     with memoleo.enable(cache=Broken("memory://")):
@@ -470,6 +473,6 @@ def test_an_answer_that_was_tampered_with_is_not_served(
         client.chat("m", ASK)
         for key, entry in list(cache.backend.entries()):
             other = type(entry)(b"\x93\x01\xc2\x90", entry.codec, entry.created, entry.ttl)
-            cache.backend.set(key, other.sealed(key))
+            cache.backend.set(key, other)
         assert client.chat("m", ASK).done
     assert server.asked == 2

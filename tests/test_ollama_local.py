@@ -20,9 +20,11 @@ OPTIONS = {"num_predict": 12, "temperature": 0}
 @pytest.fixture
 def client(local_ollama: LocalOllama) -> Iterator[ollama.Client]:
     cache = memoleo.Cache("memory://", metrics=memoleo.Metrics())
-    local_ollama.reset()
+    local_ollama.switch_all_off()
+    local_ollama.reset_counts()
     with ollama.Client(local_ollama.url) as opened, memoleo.enable(cache=cache):
         yield opened
+    local_ollama.switch_all_off()
 
 
 def test_every_verb_cold_and_warm(client: ollama.Client, local_ollama: LocalOllama) -> None:

@@ -21,7 +21,7 @@ from memoleo._events import Hook
 from memoleo._flow import Intent
 from memoleo._platform import renew_after_fork
 from memoleo._policy import Freshness, Policy
-from memoleo._reader import reader
+from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
 from memoleo._stream import LateStream, StreamCodec
@@ -236,47 +236,51 @@ class Cache:
 
     def reader(self, job: Job) -> Callable[[bytes], Any] | None:
         """Return the hot path for calls like `job`; `None` if there is none."""
-        if self._store.hooks or job.policy.variants > 1 or job.streamed:
+        backend, store = self.backend, self._store
+        if store.hooks or job.policy.variants > 1 or job.streamed or backend.remote:
             return None
-        if isinstance(self.backend, MemoryBackend):
-            return reader(self.backend, None, job, self._store.clock)
-        if isinstance(self.backend, TieredBackend) and self.backend.memory is not None:
-            return reader(self.backend.memory, self.backend, job, self._store.clock)
-        return None
+        if isinstance(backend, MemoryBackend):
+            return memory_reader(backend, None, job, store.clock)
+        if isinstance(backend, TieredBackend) and backend.memory is not None:
+            return memory_reader(backend.memory, backend, job, store.clock)
+        return store_reader(store, job)
 
     def look(self, job: Job) -> Returned | None:
         """Return what is stored for a call if it is fresh, counted as a hit; compute nothing."""
         found = self._store.load(job)
-        if found is None or not job.freshness.fresh(found.created, self._store.clock()):
-            return None
-        opened = self._store.open(job, found)
-        if opened is not None:
-            cell = job.counters.local.cell
-            cell.hits += 1
-            cell.saved_ms += found.cost_ms
-            cell.tokens_saved += found.tokens
-            self._store.tell(job, "hit", found.cost_ms)
-        return opened
+        return None if found is None else self._store.serve(job, found)
 
     def keep(self, job: Job, result: Returned) -> None:
         """Store the result of a call that was computed elsewhere."""
         if job.freshness.ttl > 0:
             self._store.save(job, result)
 
-    def call(self, job: Job, intent: Intent | None = None) -> Any:
-        """Answer a call from the cache or by computing it, as the current mode asks."""
+    def call(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
+        """Answer a call from the cache or by computing it, as the current mode asks.
+
+        Parameters
+        ----------
+        job
+            the call
+        intent
+            why it is made; `None` takes it from the current mode
+        missed
+            what a reader found out already
+        """
         intent = self._intent(job, intent)
         if intent is None:
             return job.compute()
         job = self._variant(job)
-        found = None if intent is Intent.REFRESH else self._store.load(job)
-        if found is not None and intent is Intent.ANSWER:
-            served = self._hit(job, found)
-            if served is not None:
-                return served.value
+        found = None
+        if intent is not Intent.REFRESH:
+            found = self._found(job, missed) if missed.looked else self._store.load(job)
         return self._driver.run(job, intent, found)
 
-    async def acall(self, job: Job, intent: Intent | None = None) -> Any:
+    async def acall(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
         """Answer a call as `call` does, with a `compute` that is awaited."""
         intent = self._intent(job, intent)
         if intent is None:
@@ -284,17 +288,20 @@ class Cache:
         job = self._variant(job)
         found = None
         if intent is not Intent.REFRESH:
-            if self.backend.remote:
+            if missed.looked:
+                found = self._found(job, missed)
+            elif self.backend.remote:
                 import asyncio
 
                 found = await asyncio.to_thread(self._store.load, job)
             else:
                 found = self._store.load(job)
-        if found is not None and intent is Intent.ANSWER:
-            served = self._hit(job, found)
-            if served is not None:
-                return served.value
         return await self._driver.arun(job, intent, found)
+
+    def _found(self, job: Job, missed: Missed) -> Entry | None:
+        if missed.error is not None:
+            self._store.blame(job, missed.error)
+        return missed.entry
 
     def stream(self, job: Job, intent: Intent | None = None) -> Iterator[Any]:
         """Answer a call whose result is an iterator; nothing runs before its first item."""
@@ -329,22 +336,6 @@ class Cache:
         if not _switch.enabled() or job.freshness.ttl <= 0:
             return None
         return _INTENTS.get(mode.get()) if asked is None else asked
-
-    def _hit(self, job: Job, found: Entry) -> Returned | None:
-        """The plainest case, without the flow; see `memoleo._reader`."""
-        if job.streamed or self._store.hooks:
-            return None
-        if not 0.0 <= self._store.clock() - found.created < job.freshness.ttl:
-            return None
-        if found.codec != job.codec.name:
-            return None
-        opened = self._store.open(job, found)
-        if opened is not None:
-            cell = job.counters.local.cell
-            cell.hits += 1
-            cell.saved_ms += found.cost_ms
-            cell.tokens_saved += found.tokens
-        return opened
 
     def _variant(self, job: Job) -> Job:
         if job.policy.variants == 1:
@@ -419,7 +410,7 @@ class Cache:
             type=type,
             tags=policy.tags,
         )
-        self._store.put(job, entry.sealed(job.key))
+        self._store.put(job, entry)
 
     def get_or_compute(
         self,

@@ -14,7 +14,7 @@ from memoleo._cache import Cache, StoredEntry
 from memoleo._callable import BoundCallable, WrappedCallable, takes_call
 from memoleo._flow import Intent
 from memoleo._policy import Policy
-from memoleo._reader import ABSENT
+from memoleo._reader import NOT_LOOKED, Missed
 from memoleo._store import Job
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration, parse_duration
@@ -124,17 +124,20 @@ class CachedFunction(WrappedCallable[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         found = self._begin(args, kwargs)
-        if type(found) is not Job:
+        if type(found) is not _Begun:
             return found  # type: ignore[no-any-return]
-        if found is _STRAIGHT:
+        if found.key is None:
             return self.__wrapped__(*args, **kwargs)
-        return self._perform(found)  # type: ignore[no-any-return]
+        job = self._job(found.key, args, kwargs)
+        return self._perform(job, None, found.missed)  # type: ignore[no-any-return]
 
-    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
-        return self._at().cache.call(job, intent)
+    def _perform(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
+        return self._at().cache.call(job, intent, missed)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the value of a fresh entry at hand, or the job that is to be done."""
+        """Return the value of a fresh entry at hand, or a `_Begun` that says how to go on."""
         attached = self._attached
         cache = self._cache or _default.current
         # The plainest case: every instruction here is paid on each hit.
@@ -152,7 +155,7 @@ class CachedFunction(WrappedCallable[P, R]):
             # The arguments don't fit: the function itself says so best.
             return _STRAIGHT
         value = fresh(key)
-        return self._job(key, args, kwargs) if value is ABSENT else value
+        return _Begun(key, value) if type(value) is Missed else value
 
     def _at(self) -> Any:
         """Return what this function keeps for the cache in use."""
@@ -237,27 +240,33 @@ class CachedFunction(WrappedCallable[P, R]):
 class _AsyncCached(CachedFunction[P, Any]):
     async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         found = self._begin(args, kwargs)
-        if type(found) is not Job:
+        if type(found) is not _Begun:
             return found
-        if found is _STRAIGHT:
+        if found.key is None:
             return await self.__wrapped__(*args, **kwargs)
-        return await self._perform(found)
+        return await self._perform(self._job(found.key, args, kwargs), None, found.missed)
 
-    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
-        return self._at().cache.acall(job, intent)
+    def _perform(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
+        return self._at().cache.acall(job, intent, missed)
 
 
 class _StreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
+    def _perform(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
         return self._at().cache.stream(job, intent)
 
 
 class _AsyncStreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
+    def _perform(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
         return self._at().cache.astream(job, intent)
 
 
@@ -266,11 +275,28 @@ def _nothing() -> None:
 
 
 def _never(key: bytes) -> Any:
-    return ABSENT
+    return NOT_LOOKED
 
 
-_STRAIGHT: Any = Job(b"", Policy(), None, None, None, _nothing)  # type: ignore[arg-type]
-"""Stands for a call that no cache is asked about."""
+class _Begun:
+    """A call that is not answered yet.
+
+    Parameters
+    ----------
+    key
+        its key; `None` if no cache is to be asked
+    missed
+        what the reader found out
+    """
+
+    __slots__ = ("key", "missed")
+
+    def __init__(self, key: bytes | None, missed: Missed) -> None:
+        self.key = key
+        self.missed = missed
+
+
+_STRAIGHT = _Begun(None, NOT_LOOKED)
 
 
 @overload

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -68,15 +68,19 @@ class Driver:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
         steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
         turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
-        with turn.held:
+        try:
             return _conclude(self._perform(steps, turn))
+        finally:
+            turn.land(None)
 
     async def arun(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current task; return its value or raise its error."""
         steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
         turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
-        with turn.held:
+        try:
             return _conclude(await self._aperform(steps, turn))
+        finally:
+            turn.land(None)
 
     def _perform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
         answer: Any = None
@@ -132,11 +136,11 @@ class Driver:
                 return Followed(flight.future.result(_PATIENCE))
             except FutureTimeoutError:
                 return Alone()
-        turn.take_off(flight)
+        turn.flight = flight
         for pause in _pauses():
             lease = self.store.lease(turn.job)
             if lease is not None:
-                turn.hold(lease)
+                turn.lease = lease
                 break
             if not wait:
                 turn.land(None)
@@ -156,13 +160,13 @@ class Driver:
                 return Followed(await asyncio.wait_for(waiting, _PATIENCE))
             except asyncio.TimeoutError:
                 return Alone()
-        turn.take_off(flight)
+        turn.flight = flight
         remote = self.store.backend.remote
         for pause in _pauses():
             take = partial(self.store.lease, turn.job)
             lease = await _in_thread(take) if remote else take()
             if lease is not None:
-                turn.hold(lease)
+                turn.lease = lease
                 break
             if not wait:
                 turn.land(None)
@@ -203,26 +207,25 @@ class Driver:
 class _Turn:
     """One run of a flow, with what it must give back however it ends."""
 
-    __slots__ = ("driver", "flight", "held", "job", "keep")
+    __slots__ = ("driver", "flight", "job", "keep", "lease")
 
     def __init__(self, driver: Driver, job: Job, *, keep: bool) -> None:
         self.driver = driver
         self.job = job
         self.keep = keep
         self.flight: Flight | None = None
-        self.held = ExitStack()
-
-    def take_off(self, flight: Flight) -> None:
-        self.flight = flight
-        self.held.callback(self.driver._flights.leave, flight, None)
-
-    def hold(self, lease: Lease) -> None:
-        self.held.callback(lease.release)
+        self.lease: Lease | None = None
 
     def land(self, entry: Entry | None) -> None:
-        if self.flight is not None:
-            self.driver._flights.leave(self.flight, entry)
-        self.held.close()
+        """Give back the flight and the lease. Twice is harmless."""
+        flight, self.flight = self.flight, None
+        lease, self.lease = self.lease, None
+        try:
+            if flight is not None:
+                self.driver._flights.leave(flight, entry)
+        finally:
+            if lease is not None:
+                self.driver.store.release(lease)
 
     def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
         """Perform a step that waits for nothing."""
@@ -263,7 +266,7 @@ class _Turn:
         return Returned(value, (time.perf_counter() - started) * 1000)
 
     def _inside(self) -> Any:
-        return ExitStack() if self.flight is None else Flights.inside(self.flight)
+        return nullcontext() if self.flight is None else Flights.inside(self.flight)
 
     def _recording(self, started: float) -> Recording:
         store, job = self.driver.store, self.job

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from math import inf
 
 import msgspec
@@ -12,10 +11,8 @@ from memoleo.errors import CorruptEntry
 
 __all__ = ["Entry"]
 
-_NUMBERS = struct.Struct("<dddd")
 
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A stored result.
 
     Entries are immutable and hold bytes only, so one instance can be handed to any number of
@@ -43,8 +40,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         how many tokens a model spent on it
     label
         what computed it, for people: a qualified name
-    checksum
-        XXH3-128 over the key, the payload and every field that decides how it is used
     """
 
     payload: bytes
@@ -57,25 +52,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     cost_ms: float = 0.0
     tokens: int = 0
     label: str = ""
-    checksum: bytes = b""
-
-    def sealed(self, key: bytes) -> Entry:
-        """Return this entry with the checksum that belongs to it under `key`."""
-        return msgspec.structs.replace(self, checksum=self._digest(key))
-
-    def verify(self, key: bytes) -> Entry:
-        """Return this entry if its checksum holds under `key`.
-
-        A backend calls it wherever bytes came from outside the process.
-
-        Raises
-        ------
-        CorruptEntry
-            the bytes, or the key that they are stored under, are not those that were written
-        """
-        if self._digest(key) != self.checksum:
-            raise CorruptEntry(f"checksum mismatch under {key.hex()}")
-        return self
 
     @property
     def expires(self) -> float:
@@ -87,13 +63,16 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         """The number of bytes that count against a store's limit."""
         return len(self.payload) + 128
 
-    def to_bytes(self) -> bytes:
-        """Return the whole entry as one block, for stores that keep only bytes."""
-        return _encode(self)
+    def to_bytes(self, key: bytes) -> bytes:
+        """Return the entry as one block, with a checksum over it and the key in front."""
+        body = _encode(self)
+        return _digest(body, _seed(key)) + body
 
     @classmethod
     def from_bytes(cls, key: bytes, block: bytes) -> Entry:
-        """Read what `to_bytes` wrote, and verify it.
+        """Read what `to_bytes` wrote.
+
+        A backend calls it wherever bytes came from outside the process.
 
         Raises
         ------
@@ -101,17 +80,18 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
             the block is not an entry, or not the one that was stored under `key`
         """
         try:
-            entry = _decode(block)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            body = block[_SEAL:] if len(block) < _COPIED else memoryview(block)[_SEAL:]
+            if _digest(body, _seed(key)) == block[:_SEAL]:
+                return _decode(body)
+        except Exception as error:
             raise CorruptEntry(f"unreadable block under {key.hex()}: {error}") from None
-        return entry.verify(key)
+        raise CorruptEntry(f"checksum mismatch under {key.hex()}")
 
-    def _digest(self, key: bytes) -> bytes:
-        numbers = _NUMBERS.pack(self.created, self.ttl, self.keep, self.cost_ms)
-        names = f"{self.codec}\0{self.type}\0{self.tokens}".encode("utf-8", "surrogatepass")
-        seed = xxhash.xxh3_64_intdigest(b"".join((key, numbers, names)))
-        return xxhash.xxh3_128_digest(self.payload, seed)
 
+_SEAL = 16
+_COPIED = 16_384  # below it, cutting off the seal is cheaper by a copy than by a view
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
+_digest = xxhash.xxh3_128_digest
+_seed = xxhash.xxh3_64_intdigest

@@ -37,7 +37,7 @@ def write_entries(path: Path, entries: Iterable[tuple[bytes, Entry]]) -> int:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(_MAGIC)
             for key, entry in entries:
-                block = key + entry.to_bytes()
+                block = key + entry.to_bytes(key)
                 for part in (_LENGTH.pack(len(block)), block):
                     file.write(part)
                     digest.update(part)

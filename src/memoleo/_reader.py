@@ -1,21 +1,88 @@
-"""The hot path: a fresh entry in memory, decoded and counted, and nothing else."""
+"""The hot path: a fresh entry at hand, decoded and counted, and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from memoleo._store import Job
+from memoleo._entry import Entry
+from memoleo._store import Job, Store
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 
-__all__ = ["ABSENT", "reader"]
+__all__ = ["NOT_LOOKED", "Missed", "memory_reader", "store_reader"]
 
-ABSENT: Any = object()
-"""What a reader answers when the call has to take the long way."""
+class Missed:
+    """What a reader answers when the call has to take the long way.
+
+    Parameters
+    ----------
+    looked
+        whether the store was asked
+    entry
+        what it held
+    error
+        what it failed with
+    """
+
+    __slots__ = ("entry", "error", "looked")
+
+    def __init__(
+        self, looked: bool, entry: Entry | None = None, error: Exception | None = None
+    ) -> None:
+        self.looked = looked
+        self.entry = entry
+        self.error = error
 
 
-def reader(
+NOT_LOOKED = Missed(False)
+_NOTHING = Missed(True)
+
+
+def store_reader(store: Store, job: Job) -> Callable[[bytes], Any]:
+    """Return what `memory_reader` returns, for a store that answers at once.
+
+    Parameters
+    ----------
+    store
+        where entries are looked up
+    job
+        any call of the function, for what all its calls have in common
+    """
+    find = store.backend.get
+    reads = store.reads
+    clock = store.clock
+    ttl = job.freshness.ttl
+    codec = job.codec.name
+    decode = job.codec.decode
+    local = job.counters.local
+
+    def fresh(key: bytes) -> Any:
+        if reads.failing:
+            return NOT_LOOKED
+        try:
+            entry = find(key)
+        except Exception as error:
+            return Missed(True, None, error)
+        if entry is None:
+            return _NOTHING
+        if entry.codec != codec or not 0.0 <= clock() - entry.created < ttl:
+            return Missed(True, entry)
+        try:
+            value = decode(entry.payload)
+        except Exception:
+            return Missed(True, entry)
+        cell = local.cell
+        cell.hits += 1
+        cell.saved_ms += entry.cost_ms
+        if entry.tokens:
+            cell.tokens_saved += entry.tokens
+        return value
+
+    return fresh
+
+
+def memory_reader(
     memory: MemoryBackend,
     tier: TieredBackend | None,
     job: Job,
@@ -25,7 +92,7 @@ def reader(
 
     It takes a key and returns the value, counted as a hit, if that is fresh and at hand. It
     decides nothing that the flow wouldn't: only the plainest case ends here, and every doubt is
-    answered with `ABSENT`. Free variables, since each attribute would cost on every hit.
+    answered with `Missed`. Free variables, since each attribute would cost on every hit.
 
     Parameters
     ----------
@@ -49,16 +116,16 @@ def reader(
     def fresh(key: bytes) -> Any:
         entry = find(key)
         if entry is None or entry.codec != codec:
-            return ABSENT
+            return NOT_LOOKED
         now = clock()
         if not 0.0 <= now - entry.created < ttl:
-            return ABSENT
+            return NOT_LOOKED
         if tier is not None and not tier.last_sync <= now < tier.next_sync:
-            return ABSENT
+            return NOT_LOOKED
         try:
             value = decode(entry.payload)
         except Exception:
-            return ABSENT
+            return NOT_LOOKED
         touch(key)
         cell = local.cell
         cell.hits += 1

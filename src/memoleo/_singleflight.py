@@ -21,15 +21,27 @@ class Flight:
         what is computed
     """
 
-    __slots__ = ("future", "key", "thread")
+    __slots__ = ("_future", "key", "thread")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.thread = threading.get_ident()
-        self.future: Future[Entry | None] = Future()
-        # A running future can't be cancelled: a follower that gives up, or whose task is
-        # cancelled, takes nobody with it.
-        self.future.set_running_or_notify_cancel()
+        self._future: Future[Entry | None] | None = None
+
+
+    @property
+    def future(self) -> Future[Entry | None]:
+        """What followers wait for; there is one as soon as somebody follows."""
+        assert self._future is not None
+        return self._future
+
+
+def _running() -> Future[Entry | None]:
+    future: Future[Entry | None] = Future()
+    # A running future can't be cancelled: a follower that gives up, or whose task is cancelled,
+    # takes nobody with it.
+    future.set_running_or_notify_cancel()
+    return future
 
 
 _leading: ContextVar[tuple[Flight, ...]] = ContextVar("memoleo_leading", default=())
@@ -51,6 +63,8 @@ class Flights:
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
+                if flight._future is None:
+                    flight._future = _running()
                 return flight, False
             flight = self._flights[key] = Flight(key)
             return flight, True
@@ -62,7 +76,8 @@ class Flights:
             if self._flights.get(flight.key) is not flight:
                 return
             del self._flights[flight.key]
-        flight.future.set_result(entry)
+        if flight._future is not None:
+            flight._future.set_result(entry)
 
     @staticmethod
     def waits_for_itself(flight: Flight, *, blocking: bool) -> bool:

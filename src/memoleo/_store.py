@@ -77,27 +77,44 @@ class Store:
         self.clock = clock
         self.hooks = tuple(hooks)
         name = type(backend).__name__
-        self._reads = Spell(f"reading from {name} fails")
+        self.reads = Spell(f"reading from {name} fails")
         self._writes = Spell(f"writing to {name} fails")
         self._leases = Spell(f"taking a lease from {name} fails")
         self._refused: set[str] = set()
 
     def load(self, job: Job) -> Entry | None:
         """Return the entry of a call, or `None` for whatever can't be had."""
-        if self._reads.failing and self._reads.skips():
+        if self.reads.failing and self.reads.skips():
             return None
         started = time.perf_counter()
         try:
             entry = self.backend.get(job.key)
-        except CorruptEntry as error:
-            self._corrupt(job, error)
-            return None
         except Exception as error:
-            self._failure(job, self._reads, error, started)
+            self.blame(job, error, time.perf_counter() - started)
             return None
-        if self._reads.failing:
-            self._reads.worked()
+        if self.reads.failing:
+            self.reads.worked()
         return entry
+
+    def blame(self, job: Job, error: Exception, seconds: float = 0.0) -> None:
+        """Count an entry that can't be read, or a lookup that failed after this many seconds."""
+        if isinstance(error, CorruptEntry):
+            self._corrupt(job, error)
+        else:
+            self._failure(job, self.reads, error, seconds)
+
+    def serve(self, job: Job, entry: Entry) -> Returned | None:
+        """Return the value of an entry that is fresh and can be read, counted as a hit."""
+        if not job.freshness.fresh(entry.created, self.clock()):
+            return None
+        opened = self.open(job, entry)
+        if opened is not None:
+            cell = job.counters.local.cell
+            cell.hits += 1
+            cell.saved_ms += entry.cost_ms
+            cell.tokens_saved += entry.tokens
+            self.tell(job, "hit", entry.cost_ms)
+        return opened
 
     def open(self, job: Job, entry: Entry) -> Returned | None:
         """Decode an entry, or return `None` if this program can't read it."""
@@ -152,7 +169,7 @@ class Store:
             result.ms,
             tokens,
             policy.label,
-        ).sealed(job.key)
+        )
 
     def put(self, job: Job, entry: Entry) -> None:
         """Hand an entry to the backend."""
@@ -162,7 +179,7 @@ class Store:
         try:
             self.backend.set(job.key, entry)
         except Exception as error:
-            self._failure(job, self._writes, error, started)
+            self._failure(job, self._writes, error, time.perf_counter() - started)
             return
         if self._writes.failing:
             self._writes.worked()
@@ -185,11 +202,18 @@ class Store:
         try:
             lease = self.backend.lease(job.key)
         except Exception as error:
-            self._failure(job, self._leases, error, started)
+            self._failure(job, self._leases, error, time.perf_counter() - started)
             return NO_LEASE
         if self._leases.failing:
             self._leases.worked()
         return lease
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back."""
+        try:
+            lease.release()
+        except Exception as error:
+            self._leases.failed(error)
 
     def refuse(self, job: Job, error: Exception) -> None:
         """Count a result that can't be stored, and say so once per function."""
@@ -218,8 +242,8 @@ class Store:
         logger.info("an entry of %s can't be read: %s", job.policy.label or "?", error)
         self.tell(job, "corrupt", error=error)
 
-    def _failure(self, job: Job, spell: Spell, error: Exception, started: float) -> None:
-        spell.failed(error, time.perf_counter() - started)
+    def _failure(self, job: Job, spell: Spell, error: Exception, seconds: float) -> None:
+        spell.failed(error, seconds)
         job.counters.local.cell.failures += 1
         self.tell(job, "failure", error=error)
 

@@ -23,7 +23,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="file modes and mounts of 
 
 
 def entry(key: bytes, size: int = 100) -> Entry:
-    return Entry(key[:1] * size, "test", time.time(), 3600.0).sealed(key)
+    return Entry(key[:1] * size, "test", time.time(), 3600.0)
 
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -210,7 +210,7 @@ def run_unprivileged(code: str) -> None:
     """Run code as a user to whom file modes apply, which they don't for root."""
     prologue = (
         # The interpreter's own library may be out of reach afterwards.
-        "import logging, os, sqlite3, time\n"
+        "import logging, os, sqlite3, time, urllib.parse\n"
         "from memoleo._entry import Entry\n"
         "from memoleo.backends.sqlite import SQLiteBackend\n"
         "from memoleo.errors import BackendError\n"
@@ -218,7 +218,7 @@ def run_unprivileged(code: str) -> None:
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "KEY, OTHER = b'k' * 32, b'o' * 32\n"
         "def entry(key):\n"
-        "    return Entry(key[:1] * 100, 'test', time.time(), 3600.0).sealed(key)\n"
+        "    return Entry(key[:1] * 100, 'test', time.time(), 3600.0)\n"
         "def refused(action):\n"
         "    try:\n"
         "        action()\n"

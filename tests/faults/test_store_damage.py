@@ -19,7 +19,7 @@ from memoleo.errors import BackendError, CorruptEntry
 
 
 def entry(key: bytes, payload: bytes | None = None) -> Entry:
-    return Entry(payload or key * 20, "test", time.time(), 3600.0).sealed(key)
+    return Entry(payload or key * 20, "test", time.time(), 3600.0)
 
 
 def keys(count: int) -> list[bytes]:
@@ -80,7 +80,7 @@ path = {str(tmp_path / "store.db")!r}
 keys = [number.to_bytes(32, "little") for number in range(1, 301)]
 writer = SQLiteBackend(path)
 for key in keys:
-    writer.set(key, Entry(key * 20, "test", time.time(), 3600.0).sealed(key))
+    writer.set(key, Entry(key * 20, "test", time.time(), 3600.0))
 if {not logged}:
     writer.close()
 reader = SQLiteBackend(path)
@@ -94,7 +94,7 @@ for extra, backend in ((b"one", reader), (b"two", writer)):
             except BackendError:
                 continue
             assert found is None or found.payload == key * 20
-    backend.set(extra, Entry(b"new", "test", time.time(), 3600.0).sealed(extra))
+    backend.set(extra, Entry(b"new", "test", time.time(), 3600.0))
     assert backend.get(extra).payload == b"new"
 print("survived")
 """

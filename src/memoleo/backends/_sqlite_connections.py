@@ -38,6 +38,11 @@ _FORK_PATIENCE = 1.0
 _opening = threading.RLock()
 
 
+# If a backend that nobody closed ends in a reference cycle, the collector must not reach the
+# connection before its link has closed it.
+_raws: set[sqlite3.Connection] = set()
+
+
 class Link:
     """The connection of one thread."""
 
@@ -63,6 +68,7 @@ class Link:
         self, raw: sqlite3.Connection, file: WatchedFile, identity: tuple[int, int], mode: str
     ) -> None:
         self.raw: sqlite3.Connection | None = raw
+        _raws.add(raw)
         self.cursor = raw.cursor()
         self.execute = self.cursor.execute
         self.lock = threading.Lock()
@@ -85,6 +91,7 @@ class Link:
                 try:
                     raw.close()
                 finally:
+                    _raws.discard(raw)
                     self.file.release()
 
     def __del__(self) -> None:
@@ -121,7 +128,7 @@ class Connections:
         self.path = path
         self.failed = (0, 0)
         self._leases = leases
-        self._refusal: tuple[float, Exception] | None = None
+        self._refusal: tuple[float, str] | None = None
         self.timeout = timeout
         self.local = threading.local()
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
@@ -163,14 +170,14 @@ class Connections:
     def _open_soon(self) -> Link:
         # What just failed would fail again, and each of many threads would wait for it in turn.
         if self._refusal is not None:
-            until, error = self._refusal
+            until, reason = self._refusal
             if time.monotonic() < until:
-                raise BackendError(str(error)) from error
+                raise BackendError(reason)
         try:
             link = self._open()
         except Exception as error:
             if classify(error) != "corrupt":
-                self._refusal = (time.monotonic() + _REFUSED, error)
+                self._refusal = (time.monotonic() + _REFUSED, str(error))
             raise
         self._refusal = None
         return link

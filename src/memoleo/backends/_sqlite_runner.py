@@ -135,7 +135,6 @@ class Runner:
         if not self._writing.acquire(timeout=_QUEUE):
             raise self._failure("busy", None)
         try:
-            self.next_look = 0.0
             return self._attempt(operation, None, reading=False)
         finally:
             self._writing.release()
@@ -149,19 +148,22 @@ class Runner:
         self, operation: Callable[[Link], T], error: Exception | None, *, reading: bool
     ) -> T:
         link: Link | None = None
-        if error is not None:
-            self._recover(error, None, reading, 0)
-        for attempt in range(_ATTEMPTS):
-            try:
-                link = None
-                link = self._look(self.connections.link())
-                with link.lock:
-                    self._set_patience(link)
-                    return operation(link)
-            except Exception as failure:
-                error = failure
-                self._recover(failure, link, reading, attempt)
-        raise self._failure("other", error) from error
+        try:
+            if error is not None:
+                self._recover(error, None, reading, 0)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    link = None
+                    link = self._look(self.connections.link())
+                    with link.lock:
+                        self._set_patience(link)
+                        return operation(link)
+                except Exception as failure:
+                    error = failure
+                    self._recover(failure, link, reading, attempt)
+            raise self._failure("other", error) from error
+        finally:
+            error = None  # it refers to this frame
 
     def _look(self, link: Link) -> Link:
         """Return the connection, or another if its file is no longer what it was."""

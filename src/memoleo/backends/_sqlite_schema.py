@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-import xxhash
-
-from memoleo._entry import Entry
-from memoleo.errors import BackendError, CorruptEntry
+from memoleo.errors import BackendError
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["APPLICATION_ID", "FORMAT", "pack", "prepare", "read_format", "unpack"]
+__all__ = ["APPLICATION_ID", "FORMAT", "prepare", "read_format"]
 
 APPLICATION_ID = 0x6D6C656F
 """What marks the header of a file as ours: "mleo" in ASCII."""
@@ -138,34 +134,3 @@ def _split(script: str) -> list[str]:
             statements.append(pending)
             pending = ""
     return statements
-
-
-_SEAL = 16
-_COPIED = 16_384  # below it, cutting off the seal is cheaper by a copy than by a view
-
-_decode = msgspec.msgpack.Decoder(Entry).decode
-_digest = xxhash.xxh3_128_digest
-_seed = xxhash.xxh3_64_intdigest
-
-
-def pack(key: bytes, entry: Entry) -> bytes:
-    """Return an entry as a block that carries a checksum over itself and its key."""
-    body = entry.to_bytes()
-    return _digest(body, _seed(key)) + body
-
-
-def unpack(key: bytes, block: bytes) -> Entry:
-    """Read what `pack` wrote.
-
-    Raises
-    ------
-    CorruptEntry
-        the block or its key is not what was written
-    """
-    try:
-        body = block[_SEAL:] if len(block) < _COPIED else memoryview(block)[_SEAL:]
-        if _digest(body, _seed(key)) == block[:_SEAL]:
-            return _decode(body)
-    except Exception as error:
-        raise CorruptEntry(f"unreadable block under {key.hex()}: {error}") from None
-    raise CorruptEntry(f"checksum mismatch under {key.hex()}")

@@ -18,7 +18,6 @@ from memoleo.backends._protocol import BackendStats, Lease
 from memoleo.backends._sqlite_care import Room, clear_in_steps, compact, examine
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_runner import Runner, Unready
-from memoleo.backends._sqlite_schema import pack, unpack
 from memoleo.backends._sqlite_statements import ADD, BUMP, GET, TOTALS, Query, Where, row_of
 from memoleo.errors import BackendError, ConfigError, CorruptEntry
 
@@ -91,12 +90,15 @@ class SQLiteBackend:
         except Exception as error:
             failure = error
         if failure is not None:
-            row = self._runner.run(lambda link: link.execute(GET, (key,)).fetchone(), failure)
+            try:
+                row = self._runner.run(lambda link: link.execute(GET, (key,)).fetchone(), failure)
+            finally:
+                failure = None  # it refers to this frame
         if row is None:
             return None
         self._touched.append(key)
         try:
-            return unpack(key, row[0])
+            return Entry.from_bytes(key, row[0])
         except CorruptEntry:
             self._drop(key, row[0])
             raise
@@ -106,7 +108,7 @@ class SQLiteBackend:
         if entry.size > self.max_bytes:
             self.delete(key)
             return
-        row = row_of(key, entry, time.time(), pack(key, entry))
+        row = row_of(key, entry, time.time(), entry.to_bytes(key))
         if entry.tags or not self._runner.write_alone(
             lambda link: link.execute(ADD, row).rowcount > 0
         ):
@@ -187,7 +189,7 @@ class SQLiteBackend:
             for row in page:
                 created, number, key, block = row
                 try:
-                    entry = unpack(key, block)
+                    entry = Entry.from_bytes(key, block)
                 except (CorruptEntry, TypeError):
                     continue
                 yield key, entry

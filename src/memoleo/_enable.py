@@ -1,0 +1,196 @@
+"""Caching for code that isn't edited: which packages, answered from which cache, for how long."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from memoleo import _settings, _switch
+from memoleo._cache import Cache
+from memoleo._default import get_cache
+from memoleo.config import Settings, load_settings
+from memoleo.errors import ConfigError
+from memoleo.patches._ollama_answers import Answers
+from memoleo.patches.ollama import OllamaTarget, is_client, wrapped_client
+
+__all__ = ["Enabled", "disable", "enable", "proxy"]
+
+T = TypeVar("T")
+
+_TARGETS = {"ollama": OllamaTarget()}
+_lock = threading.RLock()
+_handles: list[Enabled] = []
+
+
+class Enabled:
+    """What `enable` did; as a context manager it is undone at the end of the block.
+
+    Handles nest, and may be closed in any order: the newest that is open decides which cache
+    answers, and the last one to close puts the original attributes back.
+
+    Parameters
+    ----------
+    answers
+        what answers, per target
+    settings
+        those that it put in force, if it brought any
+    """
+
+    def __init__(self, answers: dict[str, Answers], settings: Settings | None = None) -> None:
+        self._answers = answers
+        self._settings = settings
+        self._before = (None, None) if settings is None else _put_in_force(settings)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the packages that it enabled."""
+        return tuple(self._answers)
+
+    def close(self) -> None:
+        """Undo it. Closing twice is harmless."""
+        with _lock:
+            if self in _handles:
+                _handles.remove(self)
+                self._undo_settings()
+                _turn()
+
+    def _undo_settings(self) -> None:
+        if self._settings is None:
+            return
+        settings, on = self._before
+        found = _settings.use(settings)
+        if found is self._settings:
+            _switch.turn(on)
+        else:  # somebody has put others in force since
+            _settings.use(found)
+
+    def __enter__(self) -> Enabled:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "open" if self in _handles else "closed"
+        return f"<memoleo.enable of {', '.join(self.targets)}, {state}>"
+
+
+def enable(
+    *names: str,
+    targets: Sequence[Any] = (),
+    cache: Cache | str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    share_by_digest: bool = False,
+) -> Enabled:
+    """Answer the calls of packages from a cache, without an edit in the code that makes them.
+
+    It doesn't matter whether the package is imported before or after, nor whether a name was
+    taken out of it already.
+
+    Parameters
+    ----------
+    names
+        the packages; left out, ``"ollama"``
+    targets
+        classes and functions of one's own; not available yet
+    cache
+        a `Cache`, or the URL of one; `None` is the default cache, looked up at each call
+    config
+        a settings file that is in force until the handle is closed
+    share_by_digest
+        whether Ollama servers share answers of models with the same digest. They give different
+        ones if they are set up differently, with another context length for example
+
+    Returns
+    -------
+    Enabled
+        a handle that is also a context manager
+
+    Raises
+    ------
+    ConfigError
+        there is no such package to enable, it can't be patched, or the settings are wrong
+    """
+    if targets:
+        raise ConfigError(
+            "enable(targets=…) is not available yet; decorate with memoleo.content_cached"
+        )
+    for name in names:
+        if name not in _TARGETS:
+            known = ", ".join(map(repr, _TARGETS))
+            raise ConfigError(f"enable({name!r}): there is no such target; known: {known}")
+    settings = None if config is None else load_settings(config)
+    if settings is None:
+        _settings.current()
+    elif cache is None:
+        cache = settings.cache_url
+    answers = Answers(_source(cache), share_by_digest=share_by_digest)
+    with _lock:
+        handle = Enabled(dict.fromkeys(names or _TARGETS, answers), settings)
+        _handles.append(handle)
+        try:
+            _turn()
+        except BaseException:
+            handle.close()
+            raise
+    return handle
+
+
+def disable() -> None:
+    """Undo every `enable`: all attributes are the original objects again."""
+    with _lock:
+        for handle in reversed(list(_handles)):
+            handle.close()
+        _turn()
+
+
+def proxy(value: T, *, cache: Cache | str | None = None, share_by_digest: bool = False) -> T:
+    """Return a stand-in for one client that answers from a cache; the client is left alone.
+
+    Parameters
+    ----------
+    value
+        an `ollama.Client` or `ollama.AsyncClient`; `isinstance` holds for the stand-in too
+    cache, share_by_digest
+        as for `enable`
+
+    Raises
+    ------
+    ConfigError
+        it is something else, or the installed package can't be patched
+    """
+    if not is_client(value):
+        raise ConfigError(
+            f"proxy() takes a client of the ollama package, not {type(value).__qualname__}; "
+            "for your own code there is memoleo.content_cached"
+        )
+    stand_in: T = wrapped_client(value, Answers(_source(cache), share_by_digest=share_by_digest))
+    return stand_in
+
+
+def _source(cache: Cache | str | None) -> Callable[[], Cache]:
+    if cache is None:
+        return get_cache
+    opened = Cache(cache) if isinstance(cache, str) else cache
+    return lambda: opened
+
+
+def _put_in_force(settings: Settings) -> tuple[Settings | None, bool | None]:
+    on = _switch.on
+    _switch.turn(settings.enabled)
+    return _settings.use(settings), on
+
+
+def _turn() -> None:
+    """Bring every target in line with the handles that are open."""
+    for name, target in _TARGETS.items():
+        wanted = [handle for handle in _handles if name in handle._answers]
+        target.turn(wanted[-1]._answers[name] if wanted else None)

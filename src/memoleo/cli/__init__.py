@@ -1,0 +1,5 @@
+"""The command line: ``memoleo COMMAND``, or ``python -m memoleo COMMAND``."""
+
+from memoleo.cli._main import main
+
+__all__ = ["main"]

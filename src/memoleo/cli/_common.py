@@ -1,0 +1,138 @@
+"""What commands share: their options, the cache they look at, and how they print."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import isinf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from memoleo._cache import Cache
+from memoleo._default import default_url
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "cache_option",
+    "console",
+    "duration_text",
+    "is_store",
+    "json_option",
+    "open_cache",
+    "print_json",
+    "size_text",
+    "store_path",
+]
+
+# https://www.sqlite.org/fileformat.html
+_MAGIC = b"SQLite format 3\0"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """Give a command ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def cache_option(function: F) -> F:
+    """Give a command ``--cache URL``."""
+    return click.option(
+        "--cache", "url", metavar="URL", help="The cache to use, such as sqlite:///cache.db."
+    )(function)
+
+
+def open_cache(url: str | None) -> Cache:
+    """Return the cache at `url`, or the default one, without creating a file.
+
+    Raises
+    ------
+    click.ClickException
+        there is nothing that a command could look at
+    """
+    place = url or default_url()
+    if place.startswith("memory:"):
+        raise click.ClickException(
+            f"{place} lives inside each process: there is nothing to see from another one. "
+            "Name a cache in a file with --cache sqlite:///file.db."
+        )
+    cache = Cache(place)
+    path = store_path(place)
+    if path is None or is_store(path):
+        return cache
+    if path.exists():
+        raise click.ClickException(f"{path} is no cache, or its beginning is overwritten.")
+    if url is not None:
+        raise click.ClickException(
+            f"There is no cache at {path}. It is created when a first result is stored."
+        )
+    return Cache("memory://")
+
+
+def store_path(url: str) -> Path | None:
+    """Return the file of a SQLite URL; `None` for other stores."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        return None
+    return Path(unquote(parts.path)[1:]).expanduser()
+
+
+def is_store(path: Path) -> bool:
+    """Whether a file begins as a store does; an empty one is a store to be."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return False
+    return start in (b"", _MAGIC)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that has colour only on a terminal, and wide tables where there is none."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = 160
+    return made
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON, with infinity as "forever"."""
+    import json
+
+    click.echo(json.dumps(_plain(data), indent=2, ensure_ascii=False))
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(name): _plain(value) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and isinf(data):
+        return "forever"
+    return data
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as people write it: "30d", "1.5h", "forever"."""
+    if isinf(seconds):
+        return "forever"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length:
+            return f"{seconds / length:.6g}{unit}"
+    return f"{seconds * 1000:.6g}ms" if seconds else "0s"
+
+
+def size_text(size: float) -> str:
+    """Return a size as people write it: "1.2 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,0 +1,121 @@
+"""The group of commands, and what a user sees when one fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import NoReturn
+
+import click
+
+from memoleo.cli._version import version
+from memoleo.errors import ConfigError, MemoleoError
+
+__all__ = ["main"]
+
+FAILED = 1
+WRONG_USE = 2
+INTERRUPTED = 130
+
+_COMMANDS = {
+    "demo": "memoleo.cli._demo",
+    "stats": "memoleo.cli._stats",
+    "clear": "memoleo.cli._clear",
+    "config": "memoleo.cli._config",
+    "doctor": "memoleo.cli._doctor",
+}
+
+
+class _Commands(click.Group):
+    """Commands whose modules are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            match = get_close_matches(name, _COMMANDS, n=1)
+            hint = f" Did you mean {match[0]}?" if match else ""
+            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"memoleo {version()}")
+        ctx.exit()
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: memoleo stats",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    callback=_print_version,
+    expose_value=False,
+    help="Show the version and exit.",
+)
+def commands() -> None:
+    """Look at and look after what memoleo has cached."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status.
+
+    0: done. 1: it failed, or found problems. 2: wrong use or wrong settings. 130: interrupted.
+
+    Parameters
+    ----------
+    args
+        the arguments; left out, those of the process
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.exit(_status(args))
+
+
+def _status(args: Sequence[str] | None) -> int:
+    try:
+        status = commands.main(args, prog_name="memoleo", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter would complain when it flushes the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except ConfigError as error:
+        click.echo(f"Error: {error}", err=True)
+        return WRONG_USE
+    except (MemoleoError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        return FAILED
+    except Exception as error:
+        if type(error).__module__ != "sqlite3":
+            raise
+        click.echo(f"Error: the store can't be used: {error}", err=True)
+        return FAILED
