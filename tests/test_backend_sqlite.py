@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-@pytest.mark.parametrize("golden", sorted(DATA.glob("format*.db")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", sorted(DATA.glob("format*.sqlite")), ids=lambda path: path.stem)
 def test_files_of_released_formats_are_read(golden: Path, path: Path) -> None:
     """Every entry of a file of an earlier format is read as it was written, and found by tag."""
     shutil.copy(golden, path)
@@ -61,7 +61,7 @@ def test_files_of_released_formats_are_read(golden: Path, path: Path) -> None:
 
 def test_there_is_a_golden_file_of_every_format() -> None:
     """Whoever adds a migration adds a file of the new format."""
-    names = {path.stem for path in DATA.glob("format*.db")}
+    names = {path.stem for path in DATA.glob("format*.sqlite")}
     assert names == {f"format{number}" for number in range(1, schema.FORMAT + 1)}
 
 

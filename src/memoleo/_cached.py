@@ -141,14 +141,14 @@ class CachedFunction(WrappedCallable[P, R]):
         attached = self._attached
         cache = self._cache or _default.current
         # The plainest case: every instruction here is paid on each hit.
-        if cache is attached.cache and _switch.on and mode.get() is Mode.SERVE:
+        if cache is attached.cache and _switch.on and mode.get() is _SERVE:
             fresh = attached.fresh
         elif not _switch.enabled() or mode.get() is Mode.BYPASS:
             return _STRAIGHT
         else:
             fresh = _never
         try:
-            key = self._keyer.key(args, kwargs)
+            key = self._keyer.make(*args, **kwargs)
         except KeyingError:
             raise
         except TypeError:
@@ -276,6 +276,9 @@ def _nothing() -> None:
 
 def _never(key: bytes) -> Any:
     return NOT_LOOKED
+
+
+_SERVE = Mode.SERVE
 
 
 class _Begun:

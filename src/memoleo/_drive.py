@@ -90,15 +90,15 @@ class Driver:
             except StopIteration as stop:
                 outcome: Returned | Failed = stop.value
                 return outcome
-            if isinstance(step, Call):
+            if type(step) is Call:
                 answer = turn.call()
-            elif isinstance(step, Lead):
+            elif type(step) is Lead:
                 answer = self._lead(turn, wait=step.wait)
-            elif isinstance(step, Load):
+            elif type(step) is Load:
                 answer = self.store.load(turn.job)
-            elif isinstance(step, Save):
+            elif type(step) is Save:
                 answer = self.store.save(turn.job, step.result)
-            elif isinstance(step, Spawn):
+            elif type(step) is Spawn:
                 self._spawn(turn.job)
             else:
                 answer = turn.at_once(step, replay)
@@ -112,17 +112,17 @@ class Driver:
             except StopIteration as stop:
                 outcome: Returned | Failed = stop.value
                 return outcome
-            if isinstance(step, Call):
+            if type(step) is Call:
                 answer = await turn.acall()
-            elif isinstance(step, Lead):
+            elif type(step) is Lead:
                 answer = await self._alead(turn, wait=step.wait)
-            elif isinstance(step, Load):
+            elif type(step) is Load:
                 load = partial(self.store.load, turn.job)
                 answer = await _in_thread(load) if remote else load()
-            elif isinstance(step, Save):
+            elif type(step) is Save:
                 save = partial(self.store.save, turn.job, step.result)
                 answer = await _in_thread(save) if remote else save()
-            elif isinstance(step, Spawn):
+            elif type(step) is Spawn:
                 _background(self._arefresh(turn.job))
             else:
                 answer = turn.at_once(step, areplay)
@@ -137,15 +137,16 @@ class Driver:
             except FutureTimeoutError:
                 return Alone()
         turn.flight = flight
-        for pause in _pauses():
-            lease = self.store.lease(turn.job)
-            if lease is not None:
-                turn.lease = lease
-                break
-            if not wait:
-                turn.land(None)
-                return Alone()
-            time.sleep(pause)
+        turn.lease = self.store.lease(turn.job)
+        if turn.lease is None and not wait:
+            turn.land(None)
+            return Alone()
+        if turn.lease is None:
+            for pause in _pauses():
+                time.sleep(pause)
+                turn.lease = self.store.lease(turn.job)
+                if turn.lease is not None:
+                    break
         return Leading()
 
     async def _alead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
@@ -162,16 +163,17 @@ class Driver:
                 return Alone()
         turn.flight = flight
         remote = self.store.backend.remote
-        for pause in _pauses():
-            take = partial(self.store.lease, turn.job)
-            lease = await _in_thread(take) if remote else take()
-            if lease is not None:
-                turn.lease = lease
-                break
-            if not wait:
-                turn.land(None)
-                return Alone()
-            await asyncio.sleep(pause)
+        take = partial(self.store.lease, turn.job)
+        turn.lease = await _in_thread(take) if remote else take()
+        if turn.lease is None and not wait:
+            turn.land(None)
+            return Alone()
+        if turn.lease is None:
+            for pause in _pauses():
+                await asyncio.sleep(pause)
+                turn.lease = await _in_thread(take) if remote else take()
+                if turn.lease is not None:
+                    break
         return Leading()
 
     def _spawn(self, job: Job) -> None:
@@ -230,16 +232,16 @@ class _Turn:
     def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
         """Perform a step that waits for nothing."""
         store = self.driver.store
-        if isinstance(step, Now):
+        if type(step) is Now:
             return store.clock()
-        if isinstance(step, Open):
+        if type(step) is Open:
             opened = store.open(self.job, step.entry)
             return Returned(play(opened.value)) if opened and self.job.streamed else opened
-        if isinstance(step, Leave):
+        if type(step) is Leave:
             return self.land(step.entry)
-        if isinstance(step, Seen):
+        if type(step) is Seen:
             return self.driver._seen(self.job, step.now)
-        assert isinstance(step, Count)
+        assert type(step) is Count
         return self._count(step)
 
     def call(self) -> Returned | Failed:

@@ -170,6 +170,10 @@ class WatchedFile:
         """Return the length of the file in bytes; always 0 where it needs no watching."""
         return os.lseek(self.descriptor, 0, os.SEEK_END) if self.descriptor >= 0 else 0
 
+    def is_deleted(self) -> bool:
+        """Whether the file has no name any more: it was removed, or another took its place."""
+        return self.descriptor >= 0 and os.fstat(self.descriptor).st_nlink == 0
+
     @classmethod
     def _after_fork(cls) -> None:
         # Descriptors stay valid in a child, but who used them there is gone.

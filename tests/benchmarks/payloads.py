@@ -10,6 +10,18 @@ from typing import Any, NamedTuple
 __all__ = ["PAYLOADS", "Payload"]
 
 TEXT = "why am I so tired today, again? it was a long day, and the evening was longer"
+ENTRY = (
+    "Woke up before the alarm and could not find my way back into sleep. The meeting about the "
+    "move was shorter than I had feared, but it left me with more questions than before. Walked "
+    "home along the river instead of taking the bus; the heron was there again, and for a while "
+    "nothing else mattered. Called mum. She laughed about the burnt cake, and so did I."
+)
+SYSTEM = (
+    "You are a kind and brief companion who reads diary entries. Answer in at most three "
+    "sentences, name the feeling that you hear most clearly, and end with one small thing that "
+    "could be done tomorrow. Never give medical advice."
+)
+FEELINGS = ("joy", "sadness", "anger", "fear", "disgust", "surprise", "trust", "calm")
 LABELS = [f"feeling {number:02d}" for number in range(36)]
 
 
@@ -77,15 +89,15 @@ def _noise(size: int) -> bytes:
 
 
 PAYLOADS = [
-    Payload("P1", "one short text", {"text": TEXT}, {"joy": 0.61, "anger": 0.03}, one_text),
+    Payload("P1", "one short text", {"text": TEXT}, {name: 0.125 for name in FEELINGS}, one_text),
     Payload(
         "P2",
         "a chat, 5 options",
         {
             "model": "llama3.2",
             "messages": [
-                {"role": "system", "content": "You are a kind and brief assistant."},
-                {"role": "user", "content": TEXT},
+                {"role": "system", "content": SYSTEM},
+                {"role": "user", "content": ENTRY},
             ],
             "options": {
                 "temperature": 0.3,
@@ -98,7 +110,7 @@ PAYLOADS = [
         {
             "model": "llama3.2",
             "created_at": "2026-11-01T10:00:00Z",
-            "message": {"role": "assistant", "content": "Rest is also a way to go on. " * 8},
+            "message": {"role": "assistant", "content": "Rest is also a way to go on. " * 12},
             "done": True,
             "done_reason": "stop",
             "total_duration": 2_345_678_901,

@@ -154,7 +154,7 @@ class Runner:
             for attempt in range(_ATTEMPTS):
                 try:
                     link = None
-                    link = self._look(self.connections.link())
+                    link = self._look(self.connections.link(), reading)
                     with link.lock:
                         self._set_patience(link)
                         return operation(link)
@@ -165,8 +165,12 @@ class Runner:
         finally:
             error = None  # it refers to this frame
 
-    def _look(self, link: Link) -> Link:
+    def _look(self, link: Link, reading: bool) -> Link:
         """Return the connection, or another if its file is no longer what it was."""
+        if not reading and link.file.is_deleted():
+            # A reader may notice within a second; what is stored should not be lost.
+            self.connections.close()
+            return self.connections.link()
         length = link.watch()
         shrunk = length < link.length
         link.length = length

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
+from textwrap import indent
 from typing import Any, NamedTuple
 
 __all__ = ["UNSET", "Parameter", "bound_names", "compile_binder", "read_parameters"]
@@ -81,7 +82,10 @@ def bound_names(parameters: Iterable[Parameter]) -> str:
 
 
 def compile_binder(
-    parameters: Iterable[Parameter], result: str, names: Mapping[str, Any]
+    parameters: Iterable[Parameter],
+    result: str,
+    names: Mapping[str, Any],
+    ending: str = "return values",
 ) -> Callable[..., Any]:
     """Compile a function with these parameters.
 
@@ -92,12 +96,15 @@ def compile_binder(
     result
         the source of the expression that it returns
     names
-        objects that `result` refers to; none may be the name of a parameter
+        objects that `result` and `ending` refer to; none may be the name of a parameter
+    ending
+        the statements that follow, where ``values`` stands for the value of `result`. They are
+        part of the function because a call of another would double what binding costs
 
     Returns
     -------
     callable
-        binds a call and returns the value of `result`
+        binds a call and does what `ending` says
     """
     # A default that is not a literal can't be written in source: it comes by reference, from a
     # scope in which the parameters are not yet names.
@@ -121,8 +128,9 @@ def compile_binder(
     source = (
         f"def _memoleo_make({', '.join(scope)}):\n"
         f" def bind({', '.join(pieces)}):\n"
-        f"  return {result}\n"
-        f" return bind\n"
+        f"  _memoleo_values = {result}\n"
+        + indent(ending.replace("values", "_memoleo_values"), "  ")
+        + "\n return bind\n"
     )
     space: dict[str, Any] = {}
     exec(compile(source, "<memoleo binder>", "exec"), space)

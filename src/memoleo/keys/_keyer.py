@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from functools import partial
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -53,7 +54,7 @@ _MOST_CLASSES = 256
 # Of a callable that doesn't tell its parameters, the call counts as it is spelled.
 _AS_SPELLED = (Parameter("args", VAR_POSITIONAL), Parameter("kwargs", VAR_KEYWORD))
 
-_MakeKey = Callable[["tuple[Any, ...]", "Mapping[str, Any]"], bytes]
+_MakeKey = Callable[..., bytes]
 
 
 class Keyer:
@@ -91,15 +92,11 @@ class Keyer:
         "_type",
         "_version",
         "bind",
-        "key",
+        "make",
     )
 
-    key: _MakeKey
-    """Return the key of a call, 32 bytes, from its positional and its keyword arguments.
-
-    It raises `KeyingError` for what can't be keyed, and any other `TypeError` where the call
-    doesn't fit the signature.
-    """
+    make: _MakeKey
+    """What `key` does, called as the function is called: it is replaced when a plan is made."""
 
     bind: Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
     """Return the arguments of a call by name, defaults filled in."""
@@ -133,7 +130,7 @@ class Keyer:
         self._is_method = yes
         self._plans: dict[Any, _MakeKey] = {}
         self._class_plans: dict[Any, _MakeKey] = {}
-        self.key = self._key_by_owner if yes else self._first_key
+        self.make = self._key_by_owner if yes else self._first_key
         self.bind = self._first_bind
 
     def _first_bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,11 +149,23 @@ class Keyer:
         self.bind = bind
         return bind(args, kwargs)
 
-    def _first_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        self.key = self._plan(None)
-        return self.key(args, kwargs)
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return the key of a call, 32 bytes, from its positional and its keyword arguments.
 
-    def _key_by_owner(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        Raises
+        ------
+        KeyingError
+            something can't be keyed
+        TypeError
+            the call doesn't fit the signature
+        """
+        return self.make(*args, **kwargs)
+
+    def _first_key(self, /, *args: Any, **kwargs: Any) -> bytes:
+        self.make = self._plan(None)
+        return self.make(*args, **kwargs)
+
+    def _key_by_owner(self, /, *args: Any, **kwargs: Any) -> bytes:
         if not args:
             # `Class.method(self=…)`: rare, and it must not have a key of its own.
             args, kwargs = self._with_instance_first(kwargs)
@@ -170,7 +179,7 @@ class Keyer:
             if len(plans) >= _MOST_CLASSES:
                 plans.clear()
             plan = plans[owner] = self._plan(owner, of_class)
-        return plan(args, kwargs)
+        return plan(*args, **kwargs)
 
     def _with_instance_first(
         self, kwargs: Mapping[str, Any]
@@ -212,32 +221,45 @@ class Keyer:
             source = f"_memoleo_live{place}"
             layout.add(f"{name}{_CAPTURED}", f"{source}.cell_contents", **{source: cell})
         result = "".join(f"{value}, " for value in layout.values)
-        binder = compile_binder(parameters, f"({result})", layout.names)
-        make = _make_key(binder, b"".join(header), layout.labels)
+        make = _make_key(parameters, f"({result})", layout.names, b"".join(header), layout.labels)
         if not logic.pins and not logic.live:
             return make
         is_current = logic.is_current
         captured = tuple(f"{name}{_CAPTURED}" for _, name in logic.live)
 
-        def make_checked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        def make_checked(*args: Any, **kwargs: Any) -> bytes:
             if is_current():
                 try:
-                    return make(args, kwargs)
+                    return make(*args, **kwargs)
                 except KeyingError as error:
                     if not error.path.startswith(captured):
                         raise
             # A closure holds another function since, or something that counts by identity now.
             self.is_method = self._is_method
-            return self.key(args, kwargs)
+            return self.make(*args, **kwargs)
 
         return make_checked
 
 
+_FAST_LANE = """\
+if not _memoleo_is_plain(values):
+ return _memoleo_tagged(values)
+try:
+ _memoleo_body = _memoleo_encode(values)
+except (UnicodeEncodeError, OverflowError):
+ return _memoleo_tagged(values)
+_memoleo_mark = _memoleo_digest(_memoleo_body, _memoleo_seed)
+return _memoleo_known(_memoleo_mark) or _memoleo_remember(_memoleo_body, _memoleo_mark)"""
+
+
 def _make_key(
-    binder: Callable[..., tuple[Any, ...]],
+    parameters: tuple[Parameter, ...],
+    result: str,
+    names: dict[str, Any],
     header: bytes,
     labels: list[str],
-) -> _MakeKey:
+) -> Callable[..., bytes]:
+    """Return a function with the signature of the keyed one that returns the key of a call."""
     known: dict[bytes, bytes] = {}
     plain_start = hashlib.sha256(header + b"\x01")
     tagged_start = hashlib.sha256(header + b"\x02")
@@ -274,18 +296,17 @@ def _make_key(
         mark = fast_digest(body, ~_SEED & 0xFFFF_FFFF_FFFF_FFFF)
         return known.get(mark) or remember(body, mark, tagged_start)
 
-    def key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        values = binder(*args, **kwargs)
-        if not is_plain(values):
-            return tagged(values)
-        try:
-            body = encode_plain(values)
-        except (UnicodeEncodeError, OverflowError):
-            return tagged(values)
-        mark = fast_digest(body, _SEED)
-        return known.get(mark) or remember(body, mark, plain_start)
-
-    return key
+    scope = {
+        "is_plain": is_plain,
+        "encode": encode_plain,
+        "tagged": tagged,
+        "digest": fast_digest,
+        "seed": _SEED,
+        "known": known.get,
+        "remember": partial(remember, start=plain_start),
+    }
+    names = {**names, **{f"_memoleo_{name}": value for name, value in scope.items()}}
+    return compile_binder(parameters, result, names, _FAST_LANE)
 
 
 def _keying_error(name: str, error: Unkeyable) -> KeyingError:

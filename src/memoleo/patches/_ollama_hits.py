@@ -16,7 +16,7 @@ from xxhash import xxh3_128_digest
 
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
-from memoleo._reader import ABSENT
+from memoleo._reader import Missed
 from memoleo._store import Job
 from memoleo.patches._ollama_call import Call, being_asked, models
 from memoleo.patches._ollama_models import Model
@@ -24,6 +24,9 @@ from memoleo.patches._ollama_request import content_of
 from memoleo.patches._ollama_server import server_of
 
 __all__ = ["ABSENT", "Hits"]
+
+ABSENT: Any = object()
+"""What `Hits.find` answers when the call has to take the long way."""
 
 _MOST = 256
 _MOST_KEYS = 16_384
@@ -99,7 +102,10 @@ class Hits:
             ):
                 return ABSENT
             key = lane.key(body)
-            return ABSENT if key is None else lane.fresh(key)
+            if key is None:
+                return ABSENT
+            found = lane.fresh(key)
+            return ABSENT if type(found) is Missed else found
         except Exception:
             return ABSENT
 
