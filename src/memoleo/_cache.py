@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -553,6 +552,8 @@ class Cache:
         OSError
             the file can't be written
         """
+        from pathlib import Path
+
         from memoleo._portable import write_entries
 
         return write_entries(Path(path), self.backend.entries())
@@ -567,6 +568,8 @@ class Cache:
         OSError
             the file can't be read
         """
+        from pathlib import Path
+
         from memoleo._portable import read_entries
 
         count = 0

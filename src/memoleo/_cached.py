@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, overload
@@ -12,6 +11,7 @@ import msgspec
 from memoleo import _default, _switch
 from memoleo._cache import Cache, StoredEntry
 from memoleo._callable import BoundCallable, WrappedCallable, takes_call
+from memoleo._decorating import kind_of
 from memoleo._flow import Intent
 from memoleo._policy import Policy
 from memoleo._reader import NOT_LOOKED, Missed
@@ -123,13 +123,33 @@ class CachedFunction(WrappedCallable[P, R]):
         def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        found = self._begin(args, kwargs)
-        if type(found) is not _Begun:
-            return found  # type: ignore[no-any-return]
-        if found.key is None:
+        attached = self._attached
+        if (
+            (self._cache or _default.current) is not attached.cache
+            or not _switch.on
+            or mode.get() is not _SERVE
+        ):
+            return self._go_on(self._begin(args, kwargs), args, kwargs)  # type: ignore[no-any-return]
+        # The plainest case, once more than in `_begin`: a call of that would cost as much as
+        # making the key.
+        try:
+            key = self._keyer.make(*args, **kwargs)
+        except KeyingError:
+            raise
+        except TypeError:
             return self.__wrapped__(*args, **kwargs)
-        job = self._job(found.key, args, kwargs)
-        return self._perform(job, None, found.missed)  # type: ignore[no-any-return]
+        value = attached.fresh(key)
+        if type(value) is not Missed:
+            return value  # type: ignore[no-any-return]
+        return self._perform(self._job(key, args, kwargs), None, value)  # type: ignore[no-any-return]
+
+    def _go_on(self, begun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do what `_begin` left to be done."""
+        if type(begun) is not _Begun:
+            return begun
+        if begun.key is None:
+            return self.__wrapped__(*args, **kwargs)
+        return self._perform(self._job(begun.key, args, kwargs), None, begun.missed)
 
     def _perform(
         self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
@@ -242,9 +262,7 @@ class _AsyncCached(CachedFunction[P, Any]):
         found = self._begin(args, kwargs)
         if type(found) is not _Begun:
             return found
-        if found.key is None:
-            return await self.__wrapped__(*args, **kwargs)
-        return await self._perform(self._job(found.key, args, kwargs), None, found.missed)
+        return await self._go_on(found, args, kwargs)
 
     def _perform(
         self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
@@ -268,6 +286,14 @@ class _AsyncStreamCached(CachedFunction[P, Any]):
         self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
     ) -> Any:
         return self._at().cache.astream(job, intent)
+
+
+_KINDS: dict[str, type[CachedFunction[..., Any]]] = {
+    "sync": CachedFunction,
+    "async": _AsyncCached,
+    "generator": _StreamCached,
+    "async generator": _AsyncStreamCached,
+}
 
 
 def _nothing() -> None:
@@ -413,7 +439,7 @@ def content_cached(
             raise ConfigError(f"content_cached decorates callables, not {function!r}")
         label = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', inner)}"
         named = msgspec.structs.replace(policy, label=label)
-        return _kind(inner)(function, named, options, tagger, cache)
+        return _KINDS[kind_of(inner)](function, named, options, tagger, cache)
 
     return decorate
 
@@ -429,15 +455,3 @@ def _split_tags(tags: Any) -> tuple[tuple[str, ...], Any]:
 
 def _window(value: Duration | None, what: str) -> float:
     return 0.0 if value is None else parse_duration(value, what)
-
-
-def _kind(function: Any) -> type[CachedFunction[..., Any]]:
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    for candidate in (function, call):
-        if inspect.isasyncgenfunction(candidate):
-            return _AsyncStreamCached
-        if inspect.iscoroutinefunction(candidate):
-            return _AsyncCached
-        if inspect.isgeneratorfunction(candidate):
-            return _StreamCached
-    return CachedFunction

@@ -29,6 +29,17 @@ def takes_call(method: F) -> F:
     return method
 
 
+# Copied, not looked up by `__getattr__`: a class that has one pays for it at every attribute.
+_OF_FUNCTIONS = (
+    "__code__",
+    "__defaults__",
+    "__kwdefaults__",
+    "__globals__",
+    "__closure__",
+    "__isabstractmethod__",
+)
+
+
 class BoundCallable(Generic[P, R]):
     """A wrapper reached through an instance: calls, and methods about calls, pass it on."""
 
@@ -72,7 +83,7 @@ class WrappedCallable(Generic[P, R]):
     """A wrapper that `inspect`, `pickle`, `help` and classes treat as the function itself.
 
     A plain function can't serve: its attributes don't learn which instance they were reached
-    through. What the wrapper doesn't have is looked up on what it wraps, so wrappers stack.
+    through.
 
     Parameters
     ----------
@@ -91,10 +102,13 @@ class WrappedCallable(Generic[P, R]):
             kind = "classmethod" if isinstance(wrapped, classmethod) else "staticmethod"
             wrapped = wrapped.__func__
         functools.update_wrapper(self, wrapped, updated=())
-        if type(wrapped) is types.FunctionType:
-            self.__dict__.update(
-                {name: value for name, value in vars(wrapped).items() if name != "__wrapped__"}
-            )
+        if not isinstance(wrapped, type) and not isinstance(wrapped, WrappedCallable):
+            own = {**getattr(wrapped, "__dict__", {})}
+            own.pop("__wrapped__", None)
+            self.__dict__.update(own)
+        for name in _OF_FUNCTIONS:
+            if hasattr(wrapped, name):
+                setattr(self, name, getattr(wrapped, name))
         self.__memoleo_wrapped__ = wrapped
         self.__binding__ = kind
 
@@ -117,12 +131,6 @@ class WrappedCallable(Generic[P, R]):
         if self.__binding__ == "classmethod":
             return self._bound_type(self, owner if owner is not None else type(instance))
         return self if instance is None else self._bound_type(self, instance)
-
-    def __getattr__(self, name: str) -> Any:
-        wrapped = self.__dict__.get("__wrapped__")
-        if wrapped is None:
-            raise AttributeError(name)
-        return getattr(wrapped, name)
 
     def __reduce__(self) -> str:
         return self.__qualname__

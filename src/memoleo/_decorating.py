@@ -47,6 +47,12 @@ class _Transparent(WrappedCallable[..., Any]):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._run(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        wrapped = self.__dict__.get("__wrapped__")
+        if wrapped is None:
+            raise AttributeError(name)
+        return getattr(wrapped, name)
+
 
 def decorate(func: Any, decorator: str, makers: Mapping[str, Make], **marks: Any) -> Any:
     """Return a wrapper that stands for the function in every respect.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from memoleo import _settings, _switch
@@ -35,7 +34,7 @@ def default_url() -> str:
 
     import platformdirs
 
-    path = Path(platformdirs.user_cache_path("memoleo"), "cache.db")
+    path = platformdirs.user_cache_path("memoleo") / "cache.db"
     return f"sqlite:///{quote(path.as_posix())}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -132,9 +131,11 @@ class Driver:
         if not leads:
             if not wait or self._flights.waits_for_itself(flight, blocking=True):
                 return Alone()
+            from concurrent.futures import TimeoutError as Late
+
             try:
                 return Followed(flight.future.result(_PATIENCE))
-            except FutureTimeoutError:
+            except Late:
                 return Alone()
         turn.flight = flight
         turn.lease = self.store.lease(turn.job)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Flight", "Flights"]
 
@@ -37,6 +40,9 @@ class Flight:
 
 
 def _running() -> Future[Entry | None]:
+    # Imported where somebody waits: most calls meet nobody, and it is slow to import.
+    from concurrent.futures import Future
+
     future: Future[Entry | None] = Future()
     # A running future can't be cancelled: a follower that gives up, or whose task is cancelled,
     # takes nobody with it.

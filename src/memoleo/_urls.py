@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
-
 from memoleo._units import parse_size
 from memoleo.backends._protocol import Backend
 from memoleo.errors import ConfigError
@@ -28,6 +24,8 @@ def open_backend(url: str) -> Backend:
     ConfigError
         the scheme or an option is unknown, or a value is bad
     """
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"{url!r}: a cache URL begins with {' or '.join(_SCHEMES)}://")
@@ -46,6 +44,8 @@ def _memory(url: str, options: dict[str, str]) -> Backend:
 
 
 def _sqlite(url: str, netloc: str, path: str, options: dict[str, str]) -> Backend:
+    from pathlib import Path
+
     from memoleo.backends.sqlite import SQLiteBackend
 
     if netloc or len(path) < 2:
@@ -70,6 +70,8 @@ def _sqlite(url: str, netloc: str, path: str, options: dict[str, str]) -> Backen
 def _sizes(url: str, options: dict[str, str], *known: str) -> dict[str, int]:
     for name in options:
         if name not in known:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
             raise ConfigError(f"{url!r}: unknown option {name!r}{hint}")
