@@ -8,8 +8,10 @@ import os
 
 import hypothesis
 
+# The model's folder is shared: a fetch for each environment would be 98 MB each.
+_KEPT = ("MEMOLEO_TEST_", "MEMOLEO_MODEL_DIR")
 for _name in [name for name in os.environ if name.startswith("MEMOLEO_")]:
-    if not _name.startswith("MEMOLEO_TEST_"):
+    if not _name.startswith(_KEPT):
         del os.environ[_name]
 os.environ["MEMOLEO_CACHE"] = "memory://"
 

@@ -218,6 +218,44 @@ def test_a_listing_older_than_a_change_does_not_count(clock: Clock) -> None:
     assert models.fresh(server, "m:latest") is not None
 
 
+def test_only_one_asks_unless_there_is_doubt(clock: Clock, cache: memoleo.Cache) -> None:
+    """While one call asks for the models the others go on, but not after a change."""
+    from memoleo.patches._ollama_models import Model, Unsure
+    from memoleo.patches._ollama_server import Server
+
+    models, server = Models(clock), Server("http://localhost", b"")
+    rows = {"models": [{"model": "m:latest", "digest": "d"}]}
+    models.listed(server, rows, models.changes(server))
+    assert models.find(server, "m:latest", cache) == Model("d")
+    clock.now += LIFETIME
+    assert models.find(server, "m:latest", cache) is Unsure.ASK
+    assert models.find(server, "m:latest", cache) == Model("d")
+    models.forget(server)
+    assert models.find(server, "m:latest", cache) is Unsure.ASK
+    assert models.find(server, "m:latest", cache) is Unsure.ASK
+
+
+def test_a_model_that_became_known_meanwhile_is_looked_up(
+    clock: Clock, server: ScriptedOllama
+) -> None:
+    """A first question that another has asked in the meantime is not asked again."""
+
+    class Late(memoleo.Cache):
+        late = True
+
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            if self.late:
+                self.late = False
+                with ollama.Client(server.url, verify=False) as other:
+                    other.chat("m", ASK)
+            return super().call(*args, **kwargs)
+
+    late = Late("memory://", metrics=memoleo.Metrics())
+    with memoleo.enable(cache=late), ollama.Client(server.url, verify=False) as client:
+        client.chat("m", ASK)
+    assert server.asked == 1
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_batches_ask_only_for_what_is_new(
     clock: Clock, server: ScriptedOllama, cache: memoleo.Cache, kind: str

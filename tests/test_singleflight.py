@@ -48,9 +48,7 @@ def followers(cache: Cache) -> int:
     """How many callers wait for somebody else's computation right now."""
     flights = list(cache._driver._flights._flights.values())
     futures: list[Any] = [flight._future for flight in flights if flight._future is not None]
-    return sum(
-        len(future._done_callbacks) + len(future._condition._waiters) for future in futures
-    )
+    return sum(len(future._done_callbacks) + len(future._condition._waiters) for future in futures)
 
 
 class TestThreads:
@@ -108,7 +106,7 @@ class TestThreads:
         assert all(isinstance(result, ValueError) for result in results)
 
     def test_recursion_does_not_deadlock(self, cache: Cache) -> None:
-        """A function that calls itself with the same arguments computes, also from a task of its own."""
+        """A function that calls itself with the same arguments computes, also from its own task."""
         depth: list[int] = []
 
         @content_cached(cache=cache)

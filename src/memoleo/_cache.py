@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -310,7 +310,7 @@ class Cache:
             return source
         return self._streamed(job, intent)
 
-    def _streamed(self, job: Job, intent: Intent) -> Iterator[Any]:
+    def _streamed(self, job: Job, intent: Intent) -> Generator[Any, Any, Any]:
         return (yield from self.call(job, intent))
 
     def astream(self, job: Job, intent: Intent | None = None) -> AsyncIterator[Any]:
@@ -328,7 +328,8 @@ class Cache:
 
     def forget(self, key: bytes, variants: int = 1) -> bool:
         """Remove what is stored for a call; whether there was anything."""
-        return any([self._store.delete(_variant_key(key, turn)) for turn in range(variants)])
+        found = [self._store.delete(_variant_key(key, turn)) for turn in range(variants)]
+        return any(found)
 
     def _intent(self, job: Job, asked: Intent | None) -> Intent | None:
         """Return why a call is made; `None` if no cache is to be asked."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 import msgspec
 
@@ -22,11 +31,6 @@ from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
 from memoleo.keys._keyer import UNSET, Keyer
 from memoleo.metrics._counters import CacheCounters
-
-if TYPE_CHECKING:
-    from typing_extensions import Concatenate, ParamSpec
-else:
-    from typing import ParamSpec
 
 __all__ = ["BoundCached", "CacheInfo", "CachedFunction", "content_cached"]
 
@@ -114,12 +118,17 @@ class CachedFunction(WrappedCallable[P, R]):
 
     if TYPE_CHECKING:
 
-        @overload  # type: ignore[override]
-        def __get__(self, instance: None, owner: type | None = None) -> CachedFunction[P, R]: ...
+        # Checkers look through `classmethod` and `staticmethod`: the first parameter tells.
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], R], instance: S | None, owner: type[S]
+        ) -> BoundCached[Q, R]: ...
         @overload
         def __get__(
-            self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
+            self: Callable[Concatenate[S, Q], R], instance: S, owner: type | None = None
         ) -> BoundCached[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type | None = None) -> CachedFunction[P, R]: ...
         def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:

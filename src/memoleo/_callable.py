@@ -5,12 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-else:
-    from typing import ParamSpec
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 __all__ = ["BoundCallable", "WrappedCallable", "takes_call"]
 
@@ -50,11 +45,13 @@ class BoundCallable(Generic[P, R]):
         self.__self__ = instance
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:
         return types.MethodType if isinstance(self.__func__, types.FunctionType) else type(self)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.__func__(self.__self__, *args, **kwargs)
+        function = self.__func__
+        # Through the type: the slot for calling an instance would pack the arguments once more.
+        return type(function).__call__(function, self.__self__, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.__func__, name)
@@ -94,6 +91,8 @@ class WrappedCallable(Generic[P, R]):
     __wrapped__: Callable[P, R]
     __memoleo_wrapped__: Callable[P, R]
     __binding__: str
+    __name__: str
+    __qualname__: str
     _bound_type: ClassVar[type[BoundCallable[..., Any]]] = BoundCallable
 
     def __init__(self, wrapped: Callable[P, R]) -> None:
@@ -101,7 +100,8 @@ class WrappedCallable(Generic[P, R]):
         if isinstance(wrapped, (classmethod, staticmethod)):
             kind = "classmethod" if isinstance(wrapped, classmethod) else "staticmethod"
             wrapped = wrapped.__func__
-        functools.update_wrapper(self, wrapped, updated=())
+        function: Any = wrapped
+        functools.update_wrapper(self, function, updated=())
         if not isinstance(wrapped, type) and not isinstance(wrapped, WrappedCallable):
             own = {**getattr(wrapped, "__dict__", {})}
             own.pop("__wrapped__", None)
@@ -113,7 +113,7 @@ class WrappedCallable(Generic[P, R]):
         self.__binding__ = kind
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:
         wrapped = self.__dict__.get("__wrapped__")
         return types.FunctionType if isinstance(wrapped, types.FunctionType) else type(self)
 

@@ -78,14 +78,17 @@ def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed:
 
 def _answer(freshness: Freshness, found: Entry | None, *, streamed: bool) -> Flow:
     fallback: Entry | None = None
+    opened: Returned | None
     if found is not None:
         now = yield Now()
         if freshness.fresh(found.created, now):
-            if (opened := (yield Open(found))) is not None:
+            opened = yield Open(found)
+            if opened is not None:
                 yield Count("hit", found)
                 return opened
         elif freshness.revalidates(found.created, now):
-            if (opened := (yield Open(found))) is not None:
+            opened = yield Open(found)
+            if opened is not None:
                 yield Count("stale", found)
                 yield Spawn()
                 return opened
@@ -96,6 +99,7 @@ def _answer(freshness: Freshness, found: Entry | None, *, streamed: bool) -> Flo
 
 def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, streamed: bool) -> Flow:
     leading = False
+    opened: Returned | None
     for _ in range(_FLIGHTS if lead else 0):
         ticket = yield Lead()
         if isinstance(ticket, Leading):
@@ -105,11 +109,13 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
             break
         if not isinstance(ticket, Followed):
             break
-        if ticket.entry is not None and (opened := (yield Open(ticket.entry))) is not None:
-            yield Count("shared", ticket.entry)
-            return opened
+        if ticket.entry is not None:
+            opened = yield Open(ticket.entry)
+            if opened is not None:
+                yield Count("shared", ticket.entry)
+                return opened
     yield Count("miss")
-    result = yield Call()
+    result: Outcome = yield Call()
     entry = None
     if isinstance(result, Returned):
         if not streamed:
@@ -118,11 +124,13 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
         yield Count("error", error=result.error)
     if leading:
         yield Leave(entry)
-    if isinstance(result, Failed) and isinstance(result.error, Exception) and fallback is not None:
-        if (opened := (yield Open(fallback))) is not None:
-            yield Count("stale_if_error", fallback, result.error)
-            return opened
-    return result
+    if fallback is None or isinstance(result, Returned) or not isinstance(result.error, Exception):
+        return result
+    opened = yield Open(fallback)
+    if opened is None:
+        return result
+    yield Count("stale_if_error", fallback, result.error)
+    return opened
 
 
 def _second_look(freshness: Freshness) -> Generator[Step, Any, Outcome | None]:
@@ -133,7 +141,7 @@ def _second_look(freshness: Freshness) -> Generator[Step, Any, Outcome | None]:
     now = yield Now()
     if not freshness.fresh(entry.created, now):
         return None
-    opened = yield Open(entry)
+    opened: Returned | None = yield Open(entry)
     if opened is None:
         return None
     yield Leave(entry)
@@ -150,7 +158,7 @@ def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
     if entry is not None and freshness.fresh(entry.created, now):
         yield Leave(entry)
         return Returned(None)
-    result = yield Call()
+    result: Outcome = yield Call()
     entry = None
     if isinstance(result, Returned):
         if not streamed:
@@ -165,6 +173,6 @@ def _observe(freshness: Freshness, found: Entry | None) -> Flow:
     now = yield Now()
     seen = yield Seen(now)
     known = seen or (found is not None and freshness.fresh(found.created, now))
-    result = yield Call()
+    result: Outcome = yield Call()
     yield Count("would_hit" if known else "would_miss", ms=result.ms)
     return result

@@ -9,6 +9,8 @@ from memoleo._entry import Entry
 from memoleo._store import Job, Store
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
+from memoleo.codecs._auto import ESCAPE, AutoCodec
+from memoleo.codecs._plain import decode_plain
 
 __all__ = ["NOT_LOOKED", "Missed", "memory_reader", "store_reader"]
 
@@ -55,6 +57,7 @@ def store_reader(store: Store, job: Job) -> Callable[[bytes], Any]:
     ttl = job.freshness.ttl
     codec = job.codec.name
     decode = job.codec.decode
+    quick = type(job.codec) is AutoCodec
     local = job.counters.local
 
     def fresh(key: bytes) -> Any:
@@ -69,7 +72,8 @@ def store_reader(store: Store, job: Job) -> Callable[[bytes], Any]:
         if entry.codec != codec or not 0.0 <= clock() - entry.created < ttl:
             return Missed(True, entry)
         try:
-            value = decode(entry.payload)
+            payload = entry.payload
+            value = decode_plain(payload) if quick and payload[0] != ESCAPE else decode(payload)
         except Exception:
             return Missed(True, entry)
         cell = local.cell
@@ -111,6 +115,7 @@ def memory_reader(
     ttl = job.freshness.ttl
     codec = job.codec.name
     decode = job.codec.decode
+    quick = type(job.codec) is AutoCodec
     local = job.counters.local
 
     def fresh(key: bytes) -> Any:
@@ -123,7 +128,8 @@ def memory_reader(
         if tier is not None and not tier.last_sync <= now < tier.next_sync:
             return NOT_LOOKED
         try:
-            value = decode(entry.payload)
+            payload = entry.payload
+            value = decode_plain(payload) if quick and payload[0] != ESCAPE else decode(payload)
         except Exception:
             return NOT_LOOKED
         touch(key)

@@ -31,7 +31,6 @@ class Flight:
         self.thread = threading.get_ident()
         self._future: Future[Entry | None] | None = None
 
-
     @property
     def future(self) -> Future[Entry | None]:
         """What followers wait for; there is one as soon as somebody follows."""

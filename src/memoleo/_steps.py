@@ -43,7 +43,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Leading(msgspec.Struct, frozen=True):
-    """This call computes the key; the others wait for it."""
+    """Answers that this call computes the key; the others wait for it."""
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class Followed(msgspec.Struct, frozen=True):
 
 
 class Alone(msgspec.Struct, frozen=True):
-    """This call computes without the others: it waits for itself, or has waited long enough."""
+    """Answers that this call computes by itself: it waits for itself, or waited long enough."""
 
 
 class Now(msgspec.Struct, frozen=True):

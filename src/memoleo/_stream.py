@@ -10,7 +10,16 @@ import msgspec
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import CodecError
 
-__all__ = ["LateStream", "Recorded", "Recording", "StreamCodec", "arecord", "areplay", "record", "replay"]
+__all__ = [
+    "LateStream",
+    "Recorded",
+    "Recording",
+    "StreamCodec",
+    "arecord",
+    "areplay",
+    "record",
+    "replay",
+]
 
 
 _LARGEST = 64 * 1024**2

@@ -169,7 +169,7 @@ def _coroutine(cache: Cache, function: Callable[..., Any]) -> Any:
     """Decorate a coroutine function of the same signature."""
     names = ", ".join(inspect.signature(function).parameters)
     namespace: dict[str, Any] = {}
-    exec(f"async def wrapper({names}): return None", namespace)  # noqa: S102
+    exec(f"async def wrapper({names}): return None", namespace)
     return content_cached(cache=cache)(namespace["wrapper"])
 
 

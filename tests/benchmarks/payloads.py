@@ -89,7 +89,7 @@ def _noise(size: int) -> bytes:
 
 
 PAYLOADS = [
-    Payload("P1", "one short text", {"text": TEXT}, {name: 0.125 for name in FEELINGS}, one_text),
+    Payload("P1", "one short text", {"text": TEXT}, dict.fromkeys(FEELINGS, 0.125), one_text),
     Payload(
         "P2",
         "a chat, 5 options",
@@ -137,7 +137,7 @@ PAYLOADS = [
         "P5",
         "a method, 36 labels",
         {"text": TEXT, "labels": LABELS},
-        {label: 0.01 for label in LABELS},
+        dict.fromkeys(LABELS, 0.01),
         method,
     ),
 ]

@@ -162,7 +162,9 @@ def measure_growth(judge: Judge, entries: int, seconds: float) -> None:
 
         found = minima({name: scattered(*pair) for name, pair in functions.items()}, seconds)
     judge.check(
-        f"a hit among {entries:,} entries / among 1,000", found["large"] / found["small"], _LARGE_LIMIT
+        f"a hit among {entries:,} entries / among 1,000",
+        found["large"] / found["small"],
+        _LARGE_LIMIT,
     )
 
 

@@ -8,7 +8,6 @@ import pickle
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -454,4 +453,3 @@ def test_hooks_and_threads_survive_a_store_that_fails_and_recovers(
     assert len([message for message in messages if "the disk is gone" in message]) == 1
     assert len([message for message in messages if "works again" in message]) == 1
     assert cache.metrics.get_stats()["cache"]["t"]["failures"] > 5
-

@@ -13,9 +13,10 @@ from typing import Any
 from memoleo.codecs._plain import decode_plain, encode_plain, is_plain
 from memoleo.errors import CodecError
 
-__all__ = ["AutoCodec"]
+__all__ = ["ESCAPE", "AutoCodec"]
 
-_ESCAPE = 0xC1
+ESCAPE = 0xC1
+"""The first byte of every payload that is not plain MessagePack."""
 _TAGGED = b"\xc1\x01"
 _COMPRESSED = b"\xc1\x02"
 _LARGE = 16 * 1024
@@ -57,7 +58,7 @@ class AutoCodec:
             this program can't read the payload
         """
         try:
-            if payload[0] != _ESCAPE:
+            if payload[0] != ESCAPE:
                 return decode_plain(payload)
             return _decode_framed(memoryview(payload))
         except CodecError:
@@ -79,7 +80,7 @@ def _encode(value: Any) -> bytes:
 def _decode_framed(payload: memoryview) -> Any:
     if payload[1] == _COMPRESSED[1]:
         payload = memoryview(_packing()[1](payload[2:]))
-        if payload[0] != _ESCAPE:
+        if payload[0] != ESCAPE:
             return decode_plain(payload)
     if payload[1] != _TAGGED[1]:
         raise CodecError("the payload is of a kind that this version does not know")

@@ -166,6 +166,9 @@ class Keyer:
         return self.make(*args, **kwargs)
 
     def _key_by_owner(self, /, *args: Any, **kwargs: Any) -> bytes:
+        plan = self._plans.get(type(args[0])) if args else None
+        if plan is not None:
+            return plan(*args, **kwargs)
         if not args:
             # `Class.method(self=…)`: rare, and it must not have a key of its own.
             args, kwargs = self._with_instance_first(kwargs)

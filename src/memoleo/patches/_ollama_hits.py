@@ -40,10 +40,9 @@ _mode = _switch.mode.get
 class _Lane:
     """What questions to one model on one server have in common."""
 
-    __slots__ = ("asks", "cache", "fresh", "keys", "model", "name", "prefix", "settings")
+    __slots__ = ("cache", "fresh", "keys", "model", "name", "prefix", "settings")
 
     def __init__(self, call: Call, model: Model, prefix: bytes, fresh: Callable[[bytes], Any]):
-        self.asks = call.question.verb.asks
         self.cache = call.cache
         self.fresh = fresh
         self.keys: dict[bytes, bytes] = {}
@@ -92,7 +91,6 @@ class Hits:
             if (
                 kwargs["stream"]
                 or len(kwargs) != 2
-                or not lane.asks(body)
                 or _mode() is not _SERVE
                 or not _switch.on
                 or lane.cache is not self._cache()
