@@ -158,19 +158,37 @@ def test_use_is_remembered_across_processes(path: Path) -> None:
 
 
 def test_the_size_is_kept(path: Path) -> None:
-    """The sum of sizes never exceeds its limit after a store, and expired entries go first."""
-    backend = SQLiteBackend(path, max_bytes=20_000)
-    backend.set(key(0), entry(0, created=time.time()))
-    for number in range(1, 10):
+    """The size never exceeds its limit after a store, and expired entries go first."""
+    backend = SQLiteBackend(path, max_bytes=200_000)
+    backend.set(key(0), entry(0))
+    for number in range(1, 100):
         backend.set(key(number), entry(number, created=time.time() - 9999, ttl=1.0))
-    for number in range(10, 100):
+    for number in range(100, 600):
         backend.set(key(number), entry(number))
         stats = backend.stats()
-        assert stats.bytes <= 20_000
-        assert stats.bytes == sum(found.size for _, found in backend.entries())
-        assert (key(0) in dict(backend.entries())) == (number < 29)
-    assert stats.entries == 20
+        assert stats.bytes <= 200_000
+        if number == 190:
+            kept = {int.from_bytes(found, "big") for found, _ in backend.entries()}
+            assert kept >= {0, *range(100, 191)}
+    assert stats.entries > 80
+    assert stats.evicted > 400
+    assert backend.get(key(599)) is not None
     backend.close()
+    # Room is made when the entry that lacks it has been stored.
+    assert path.stat().st_size <= 200_000 + 2 * 4096
+
+
+def test_a_file_of_others_counts_too(path: Path) -> None:
+    """What another process added counts against the limits of this one."""
+    mine, other = SQLiteBackend(path, max_entries=50), SQLiteBackend(path)
+    mine.set(key(0), entry(0))
+    for number in range(1, 200):
+        other.set(key(number), entry(number))
+    for number in range(200, 265):
+        mine.set(key(number), entry(number))
+    assert mine.stats().entries <= 50
+    mine.close()
+    other.close()
 
 
 def test_a_large_store_makes_room_in_tenths(path: Path) -> None:

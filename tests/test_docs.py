@@ -53,7 +53,8 @@ def model_host(request: pytest.FixtureRequest, local_ollama: LocalOllama) -> str
 
 def run(script: Path, folder: Path, host: str | None = None) -> str:
     """Run a file as a user does, with a cache of its own."""
-    environ = {name: os.environ[name] for name in os.environ if not name.startswith("MEMOLEO_")}
+    kept = {name for name in os.environ if not name.startswith("MEMOLEO_")} | {"MEMOLEO_MODEL_DIR"}
+    environ = {name: value for name, value in os.environ.items() if name in kept}
     environ["MEMOLEO_CACHE"] = f"sqlite:///{(folder / 'cache.db').as_posix()}"
     environ["OLLAMA_HOST"] = host or "http://127.0.0.1:9"
     environ["PYTHONIOENCODING"] = "utf-8"

@@ -64,8 +64,12 @@ def imports(name: str) -> Iterator[tuple[str, int]]:
                     yield (inner if inner in MODULES else str(node.module)), node.lineno
 
 
+def room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
 def floor(name: str) -> int:
-    room = name.split(".")[1] if "." in name else "__init__"
+    room = room_of(name)
     for number, (_, rooms) in enumerate(FLOORS):
         if room in rooms:
             return number
@@ -97,6 +101,23 @@ def test_no_circles() -> None:
 
     for name in MODULES:
         visit(name, ())
+
+
+def test_every_floor_names_what_stands() -> None:
+    """FLOORS has each room once, and none that was torn down."""
+    named = [room for _, rooms in FLOORS for room in rooms]
+    assert sorted(named) == sorted({room_of(name) for name in MODULES})
+
+
+def test_rooms_need_each_other_in_one_direction() -> None:
+    """No circles among rooms either: each room could be a package of its own."""
+    below: dict[str, set[str]] = {room_of(name): set() for name in MODULES}
+    for name in MODULES:
+        below[room_of(name)] |= {room_of(target) for target, _ in imports(name)}
+    standing = set(below)
+    while loose := {room for room in standing if not (below[room] & standing) - {room}}:
+        standing -= loose
+    assert standing == set()
 
 
 def test_nothing_inside_imports_a_roof() -> None:

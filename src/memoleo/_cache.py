@@ -6,7 +6,16 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -254,9 +263,7 @@ class Cache:
         if job.freshness.ttl > 0:
             self._store.save(job, result)
 
-    def call(
-        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
-    ) -> Any:
+    def call(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         """Answer a call from the cache or by computing it, as the current mode asks.
 
         Parameters
@@ -612,9 +619,7 @@ class Cache:
             ttl=_seconds(ttl),
             cache_if=cache_if,
             tags=tuple(tags),
-            stale_while_revalidate=parse_duration(
-                stale_while_revalidate, "stale_while_revalidate"
-            ),
+            stale_while_revalidate=parse_duration(stale_while_revalidate, "stale_while_revalidate"),
             stale_if_error=parse_duration(stale_if_error, "stale_if_error"),
             variants=variants,
         )

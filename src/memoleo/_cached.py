@@ -117,7 +117,6 @@ class CachedFunction(WrappedCallable[P, R]):
             self._keyer.is_method = True
 
     if TYPE_CHECKING:
-
         # Checkers look through `classmethod` and `staticmethod`: the first parameter tells.
         @overload
         def __get__(  # type: ignore[misc]
@@ -160,9 +159,7 @@ class CachedFunction(WrappedCallable[P, R]):
             return self.__wrapped__(*args, **kwargs)
         return self._perform(self._job(begun.key, args, kwargs), None, begun.missed)
 
-    def _perform(
-        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
-    ) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.call(job, intent, missed)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -273,27 +270,21 @@ class _AsyncCached(CachedFunction[P, Any]):
             return found
         return await self._go_on(found, args, kwargs)
 
-    def _perform(
-        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
-    ) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.acall(job, intent, missed)
 
 
 class _StreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def _perform(
-        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
-    ) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.stream(job, intent)
 
 
 class _AsyncStreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def _perform(
-        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
-    ) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.astream(job, intent)
 
 

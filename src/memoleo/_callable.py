@@ -45,7 +45,7 @@ class BoundCallable(Generic[P, R]):
         self.__self__ = instance
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         return types.MethodType if isinstance(self.__func__, types.FunctionType) else type(self)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -113,7 +113,7 @@ class WrappedCallable(Generic[P, R]):
         self.__binding__ = kind
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         wrapped = self.__dict__.get("__wrapped__")
         return types.FunctionType if isinstance(wrapped, types.FunctionType) else type(self)
 

@@ -119,6 +119,9 @@ def check_ownership(path: str) -> str | None:
     return None
 
 
+_HEAD = 100
+
+
 class WatchedFile:
     """Tells quickly whether a file that is mapped into memory has been cut short.
 
@@ -134,22 +137,25 @@ class WatchedFile:
     _lock = threading.Lock()
     _PARKED = 32
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: str) -> None:
         self.descriptor = descriptor
+        self.path = path
         self.users = 0
 
     @classmethod
     def open(cls, path: str) -> WatchedFile:
         """Watch the file at `path`, for one user more; `release` it in the end."""
         if sys.platform == "win32":
-            return cls(-1)
+            return cls(-1, path)
         with cls._lock:
             status = os.stat(path)
             watched = cls._watched.get((status.st_dev, status.st_ino))
             if watched is None:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
                 status = os.fstat(descriptor)
-                watched = cls._watched.setdefault((status.st_dev, status.st_ino), cls(descriptor))
+                watched = cls._watched.setdefault(
+                    (status.st_dev, status.st_ino), cls(descriptor, path)
+                )
             watched.users += 1
             return watched
 
@@ -169,6 +175,13 @@ class WatchedFile:
     def length(self) -> int:
         """Return the length of the file in bytes; always 0 where it needs no watching."""
         return os.lseek(self.descriptor, 0, os.SEEK_END) if self.descriptor >= 0 else 0
+
+    def head(self) -> bytes:
+        """Return the first hundred bytes of the file."""
+        if sys.platform == "win32":
+            with open(self.path, "rb") as file:
+                return file.read(_HEAD)
+        return os.pread(self.descriptor, _HEAD, 0)
 
     def is_deleted(self) -> bool:
         """Whether the file has no name any more: it was removed, or another took its place."""
@@ -212,11 +225,19 @@ class LockFile:
         OSError
             the file system knows no locks
         """
-        with self._lock:
-            if offset in self._held or not _lock_byte(self.descriptor, offset):
-                return None
-            token = self._held[offset] = object()
-            return token
+        token = object()
+        # The dictionary decides among the threads of this process, by one step that is atomic.
+        if self._held.setdefault(offset, token) is not token:
+            return None
+        try:
+            _lock_byte(self.descriptor, offset)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
+            del self._held[offset]
+            return None
+        except BaseException:
+            del self._held[offset]
+            raise
+        return token
 
     def release(self, offset: int, token: object) -> None:
         """Free one byte; nothing happens if `token` is not its present one."""
@@ -288,13 +309,9 @@ def open_lock_file(path: str) -> LockFile:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock_byte(descriptor: int, offset: int) -> bool:
+    def _lock_byte(descriptor: int, offset: int) -> None:
         os.lseek(descriptor, offset, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        return True
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _unlock_byte(descriptor: int, offset: int) -> None:
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -303,15 +320,15 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock_byte(descriptor: int, offset: int) -> bool:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
-            return False
-        return True
+    _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+    _FREE = fcntl.LOCK_UN
+    _lockf = fcntl.lockf
+
+    def _lock_byte(descriptor: int, offset: int) -> None:
+        _lockf(descriptor, _EXCLUSIVE, 1, offset)
 
     def _unlock_byte(descriptor: int, offset: int) -> None:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
+        _lockf(descriptor, _FREE, 1, offset)
 
 
 def _renew_registries() -> None:

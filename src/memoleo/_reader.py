@@ -14,6 +14,7 @@ from memoleo.codecs._plain import decode_plain
 
 __all__ = ["NOT_LOOKED", "Missed", "memory_reader", "store_reader"]
 
+
 class Missed:
     """What a reader answers when the call has to take the long way.
 

@@ -16,7 +16,7 @@ from memoleo.metrics._metrics import RESERVED, OperationStats, get_metrics
 
 __all__ = ["RetriedDecorator", "retried"]
 
-F = TypeVar("F")
+F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any] | staticmethod[..., Any]")
 
 _PREFIX = "memoleo: "
 

@@ -13,7 +13,7 @@ from memoleo.metrics._metrics import Metrics, OperationStats, get_metrics
 
 __all__ = ["TimedDecorator", "timed", "timer"]
 
-F = TypeVar("F")
+F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any] | staticmethod[..., Any]")
 
 
 class TimedDecorator(Protocol):

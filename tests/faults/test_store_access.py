@@ -93,8 +93,31 @@ def test_a_lock_held_by_another_process(tmp_path: Path, statement: str, opened: 
     backend.close()
 
 
+def look_soon(*backends: SQLiteBackend) -> None:
+    """Let the second pass after which a store sees whether its file is still there."""
+    for backend in backends:
+        backend._runner.next_look = 0.0
+
+
+def test_a_deleted_file_is_noticed_by_a_writer(tmp_path: Path) -> None:
+    """No store into a deleted file fails, and within a second there is a new file."""
+    path = tmp_path / "store.db"
+    backend = SQLiteBackend(path)
+    backend.set(KEY, entry(KEY))
+    path.unlink()
+    deadline = time.monotonic() + 5
+    while not path.exists():
+        assert time.monotonic() < deadline
+        backend.set(OTHER, entry(OTHER))
+        time.sleep(0.02)
+    assert backend.get(KEY) is None
+    backend.set(KEY, entry(KEY))
+    backend.close()
+    assert len(list(SQLiteBackend(path).entries())) >= 1
+
+
 def test_the_file_is_deleted_while_open(tmp_path: Path) -> None:
-    """Storing notices at once and starts a new file; the old entries are gone."""
+    """Storing notices within a second and starts a new file; the old entries are gone."""
     path = tmp_path / "deep" / "store.db"
     backend, idle = SQLiteBackend(path), SQLiteBackend(path)
     for _ in range(3):
@@ -102,6 +125,7 @@ def test_the_file_is_deleted_while_open(tmp_path: Path) -> None:
         assert idle.get(KEY) is not None
         before = backend.epoch()
         path.unlink()
+        look_soon(backend, idle)
         backend.set(OTHER, entry(OTHER))
         assert path.exists()
         assert backend.get(KEY) is None
@@ -111,6 +135,7 @@ def test_the_file_is_deleted_while_open(tmp_path: Path) -> None:
         assert backend.get(KEY) is not None
         idle.delete(KEY)
     shutil.rmtree(path.parent)
+    look_soon(backend)
     backend.set(KEY, entry(KEY))
     assert path.exists()
     assert [key for key, _ in backend.entries()] == [KEY]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.errors import BackendError
+# A child ends within a second after its test, also if that was killed.
+if hasattr(signal, "setitimer"):
+    def watch(*_, parent=os.getppid()):
+        if os.getppid() != parent:
+            os._exit(1)
+    signal.signal(signal.SIGALRM, watch)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
 KEY = b"k" * 32
 path = sys.argv[1]
 def entry(key, payload=None):
@@ -47,14 +55,33 @@ def entry(key: bytes) -> Entry:
     return Entry(key * 50, "test", time.time(), 3600.0)
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_children_left() -> Iterator[None]:
+    """End what a test that failed has left running."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
 def start(code: str, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", PROLOGUE + code, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(process)
+    return process
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -261,6 +288,7 @@ children = []
 for number in range(20):
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(20)
         status = 1
         try:
@@ -389,8 +417,8 @@ def test_a_clear_lets_others_write(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
-        "INSERT INTO entries (key, type, label, created, fresh_until, used, size, block) "
-        "SELECT randomblob(32), 'bulk', '', 1, 2, 3, 300, zeroblob(200) FROM n"
+        "INSERT INTO entries (key, type, label, created, expires, used, block) "
+        "SELECT randomblob(32), 'bulk', '', 1, 2, 3, zeroblob(200) FROM n"
     )
     connection.commit()
     connection.close()

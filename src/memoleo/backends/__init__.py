@@ -1,13 +1,29 @@
 """Where entries live: in memory, in an SQLite file, or in several stores behind one another.
 
 A store of your own is any object that keeps the `Backend` contract;
-`memoleo.testing.BackendContract` proves that it does.
+`memoleo.testing.BackendContract` proves that it does. Every name is imported on first use, so that
+memory alone never loads SQLite.
 """
 
-from memoleo.backends._protocol import Backend, BackendStats, Lease
-from memoleo.backends.memory import MemoryBackend
-from memoleo.backends.sqlite import SQLiteBackend
-from memoleo.backends.tiered import TieredBackend
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memoleo.backends._protocol import Backend, BackendStats, Lease
+    from memoleo.backends.memory import MemoryBackend
+    from memoleo.backends.sqlite import SQLiteBackend
+    from memoleo.backends.tiered import TieredBackend
+
+_HOMES = {
+    "Backend": "_protocol",
+    "BackendStats": "_protocol",
+    "Lease": "_protocol",
+    "MemoryBackend": "memory",
+    "SQLiteBackend": "sqlite",
+    "TieredBackend": "tiered",
+}
 
 __all__ = [
     "Backend",
@@ -17,3 +33,16 @@ __all__ = [
     "SQLiteBackend",
     "TieredBackend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

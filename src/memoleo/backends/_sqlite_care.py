@@ -13,20 +13,23 @@ from typing import Any
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_faults import files_of
 from memoleo.backends._sqlite_runner import Runner
-from memoleo.backends._sqlite_statements import BUMP, TOTALS, Query, Where
+from memoleo.backends._sqlite_statements import BUMP, Query, Where, bytes_in_use, count
 from memoleo.errors import BackendError
 
 __all__ = ["Room", "clear_in_steps", "compact", "examine"]
 
 _RESOLUTION = 3600.0
 _TOUCH_EVERY = 60.0
-_TOTALS_EVERY = 64
+_LOOK_EVERY = 64
+_LEAST_BYTES = 65_536
+_ROW_BYTES = 256
 _STEP = 256
 _STEP_TIME = 0.02
 _CHOSEN = 20_000
-_ROUNDS = 50
+_MAKE_FOR = 0.1
 _VACUUM_PAGES = 256
 _VACUUM_FOR = 0.25
+_REMOVE = "DELETE FROM entries WHERE id = ?"
 _USE = "UPDATE entries SET used = ? WHERE key = ? AND used < ?"
 
 
@@ -39,61 +42,64 @@ class Room:
     Parameters
     ----------
     max_bytes, max_entries
-        the limits; `None` for no limit
+        the limits; `None` for no limit. An empty file has a size too, so that a smaller limit of
+        bytes than 64 KiB means 64 KiB
+
+    Attributes
+    ----------
+    bytes_left, entries_left
+        what can be stored before it is time to `look` again; whoever stores something subtracts it
+    evicted
+        how many entries were removed
     """
 
     def __init__(self, max_bytes: int, max_entries: int | None) -> None:
-        self._max_bytes = max_bytes
-        self._max_entries = max_entries if max_entries is not None else 2**62
-        self._entries = 0
+        self._max_bytes = max(max_bytes, _LEAST_BYTES)
+        self._max_entries = max_entries
         self._bytes = 0
-        self._unread = _TOTALS_EVERY
+        self._entries = 0
+        self._counted = False
+        self._uncounted = 0
+        self._granted = 0
         self._doomed: list[tuple[int, int]] = []
         self._next_touch = time.monotonic() + _TOUCH_EVERY
+        self.bytes_left = 0
+        self.entries_left = 0
         self.evicted = 0
 
-    def note(self, totals: tuple[int, int]) -> None:
-        """Learn how full the store is."""
-        self._entries, self._bytes = totals
-        self._unread = 0
-
-    def note_added(self, size: int) -> None:
-        """Learn that an entry was added; others may add to the same file unseen."""
-        self._entries += 1
-        self._bytes += size
-        self._unread += 1
-
-    @property
-    def needs_totals(self) -> bool:
-        """Whether it is time to look how full the store really is."""
-        return (
-            self._unread >= _TOTALS_EVERY
-            or self._bytes > 0.9 * self._max_bytes
-            or self._entries > 0.9 * self._max_entries
-        )
+    def look(self, link: Link) -> None:
+        """Learn how full the store is; others may add to the same file unseen."""
+        self._bytes = bytes_in_use(link)
+        grant = _LOOK_EVERY
+        if self._max_entries is not None:
+            # Counting looks at every key: a large store is only counted when it has changed by
+            # a hundredth, or may be too full.
+            added = self._granted - self.entries_left
+            self._entries += added
+            self._uncounted += added
+            if (
+                not self._counted
+                or self._entries > self._max_entries
+                or self._uncounted > max(_LOOK_EVERY, self._entries // 100)
+            ):
+                self._entries, self._uncounted, self._counted = count(link), 0, True
+            grant = min(grant, max(0, self._max_entries - self._entries))
+        self._granted = self.entries_left = grant
+        # Pages are never quite full: what is stored may take twice its length.
+        free = max(0, self._max_bytes - self._bytes)
+        self.bytes_left = free // 2 - _ROW_BYTES * grant
 
     @property
     def is_short(self) -> bool:
         """Whether something has to go."""
-        return self._bytes > self._max_bytes or self._entries > self._max_entries
+        return self._bytes > self._max_bytes or (
+            self._max_entries is not None and self._entries > self._max_entries
+        )
 
     @property
     def is_touching_due(self) -> bool:
         """Whether it is time to save what was used."""
         return time.monotonic() > self._next_touch
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether the totals can't be true."""
-        return self._bytes < 0 or self._entries < 0
-
-    def recount(self, link: Link) -> None:
-        """Put the totals right."""
-        link.execute(
-            "UPDATE totals SET (entries, bytes) = "
-            "(SELECT count(*), coalesce(sum(size), 0) FROM entries)"
-        )
-        self._read_totals(link)
 
     def save_use(self, runner: Runner, keys: list[bytes], resolution: float = _RESOLUTION) -> None:
         """Write down that keys were used, oldest first, where that is news by `resolution`."""
@@ -111,33 +117,31 @@ class Room:
         A tenth of a larger store is chosen at once, so that choosing is rare, and removed in
         steps over the next calls, so that none takes long.
         """
-        for _ in range(_ROUNDS):
-            if not self.is_short:
-                return
+        deadline = time.monotonic() + _MAKE_FOR
+        while self.is_short and time.monotonic() < deadline:
             fresh = not self._doomed
             if fresh:
-                if not runner.run(self._is_counted_right):
-                    runner.write(self.recount)
-                    continue
                 self.save_use(runner, used(), resolution=0.0)
                 self._doomed = runner.run(self._choose)[::-1]
-            batch = self._take_batch()
-            gone = runner.write(_Many("DELETE FROM entries WHERE id = ?", batch))
+            gone = runner.write(_Many(_REMOVE, self._take_batch()))
             self.evicted += gone
-            runner.run(self._read_totals)
+            self._entries -= gone
+            runner.run(self.look)
             if fresh and not gone:
                 return
 
     def _choose(self, link: Link) -> list[tuple[int, int]]:
-        count = min(_CHOSEN, max(_STEP, self._entries // 10))
+        self._entries, self._uncounted = count(link), 0
+        chosen = min(_CHOSEN, max(_STEP, self._entries // 10))
         return link.execute(
-            "SELECT id, size FROM entries ORDER BY coalesce(expires <= ?, 0) DESC, used LIMIT ?",
-            (time.time(), count),
+            "SELECT id, length(block) FROM entries ORDER BY expires <= ? DESC, used LIMIT ?",
+            (time.time(), chosen),
         ).fetchall()
 
     def _take_batch(self) -> list[tuple[int]]:
         """Take as many as have to go; in a large store rather a whole step."""
-        entries, size = self._entries - self._max_entries, self._bytes - self._max_bytes
+        size = self._bytes - self._max_bytes
+        entries = 0 if self._max_entries is None else self._entries - self._max_entries
         least = min(_STEP, self._entries // 10) if self._entries > 100 else 0
         batch: list[tuple[int]] = []
         while self._doomed and len(batch) < _STEP:
@@ -151,17 +155,6 @@ class Room:
             entries -= 1
             size -= weight
         return batch
-
-    def _read_totals(self, link: Link) -> None:
-        self.note(link.execute(TOTALS).fetchone())
-
-    def _is_counted_right(self, link: Link) -> bool:
-        # Wrong totals must not empty a store, and choosing looks at every entry anyway.
-        (right,) = link.execute(
-            "SELECT (SELECT count(*) FROM entries) = entries "
-            "AND (SELECT coalesce(sum(size), 0) FROM entries) = bytes FROM totals"
-        ).fetchone()
-        return bool(right)
 
 
 class _Many:
@@ -195,16 +188,15 @@ def clear_in_steps(
     """
     (top,) = runner.run(lambda link: link.execute("SELECT max(id) FROM entries").fetchone())
     removed, step = 0, _STEP
-    created, number = float("-inf"), 0
+    number = 0
     while top is not None:
-        page = where.copy().add("id <= ?", top)
-        page.add("(created, id) > (?, ?)", created, number)
-        statement = f"SELECT created, id FROM entries WHERE {page} ORDER BY created, id LIMIT ?"
+        page = where.copy().add("id BETWEEN ? AND ?", number + 1, top)
+        statement = f"SELECT id FROM entries WHERE {page} ORDER BY id LIMIT ?"
         found = runner.run(Query(statement, (*page.values, step)))
         if not found:
             break
-        created, number = found[-1]
-        remove = _Removal([(one,) for _, one in found], bump=change is not None)
+        (number,) = found[-1]
+        remove = _Removal(found, bump=change is not None)
         removed += runner.insist(partial(change or runner.write, remove))
         step = max(16, min(step * 2, int(step * _STEP_TIME / max(remove.took, 1e-4))))
     if removed:
@@ -216,7 +208,7 @@ class _Removal(_Many):
     """Removes entries by their numbers, and tells other processes if they must know."""
 
     def __init__(self, rows: list[tuple[int]], *, bump: bool) -> None:
-        super().__init__("DELETE FROM entries WHERE id = ?", rows)
+        super().__init__(_REMOVE, rows)
         self._bump = bump
         self.took = 0.0
 
@@ -283,7 +275,7 @@ def examine(runner: Runner) -> dict[str, Any]:
     def ask(link: Link) -> None:
         report["format"] = link.execute("PRAGMA user_version").fetchone()[0]
         report["journal"] = link.execute("PRAGMA journal_mode").fetchone()[0]
-        report["entries"], report["bytes"] = link.execute(TOTALS).fetchone()
+        report["entries"], report["bytes"] = count(link), bytes_in_use(link)
         findings = [line for (line,) in link.execute("PRAGMA integrity_check(10)").fetchall()]
         report["intact"] = findings == ["ok"]
         if findings != ["ok"]:

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from memoleo._platform import WatchedFile, make_private_folder, renew_after_fork
-from memoleo.backends._sqlite_faults import classify, create, files_of, is_stale, translated
+from memoleo.backends._sqlite_faults import (
+    classify,
+    create,
+    files_of,
+    is_foreign,
+    is_stale,
+    translated,
+)
 from memoleo.backends._sqlite_leases import Leases
 from memoleo.backends._sqlite_schema import FORMAT, prepare, read_format
 from memoleo.errors import BackendError
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections", "Link"]
 
+_MAGIC = b"SQLite format 3\0"
 _MAPPED = 1024**3
 _WAL_KEPT = 16 * 1024**2
 _REFUSED = 0.25
@@ -220,9 +228,14 @@ class Connections:
         with translated(self.path):
             file = WatchedFile.open(self.path)
         raw = None
+        foreign = False
         try:
             status = os.stat(self.path)
             identity = self.failed = (status.st_dev, status.st_ino)
+            head = file.head()
+            foreign = is_foreign(self.path, head)
+            if foreign and not head.startswith(_MAGIC):
+                raise self._refuse()
             if status.st_size == 0 and not self._is_settled():
                 # Whoever has it open would keep its lock, and write into what is no longer there.
                 raise sqlite3.DatabaseError("emptied: this is not a database")
@@ -248,14 +261,23 @@ class Connections:
                 raw.execute(f"PRAGMA {pragma}").fetchone()
             if is_stale(self.path, identity):
                 raise BackendError(f"{self.path} was replaced while it was opened")
+            self._leases.allowed = True
             return Link(raw, file, identity, mode)
         except BaseException as error:
             if raw is not None:
                 raw.close()
             file.release()
+            if foreign and classify(error) == "corrupt":
+                raise self._refuse() from error
             if isinstance(error, OSError):
                 raise BackendError(f"{self.path} can't be used: {error.strerror}") from error
             raise
+
+    def _refuse(self) -> BackendError:
+        return BackendError(
+            f"{self.path} is not a file of memoleo and is left alone: "
+            "give the cache a file of its own"
+        )
 
     def _prepare(self, raw: sqlite3.Connection) -> None:
         import sqlite3

@@ -10,9 +10,19 @@ from collections.abc import Iterator
 from typing import Literal
 
 from memoleo._platform import check_ownership, create_private_file
+from memoleo.backends._sqlite_schema import APPLICATION_ID
 from memoleo.errors import BackendError
 
-__all__ = ["Fault", "classify", "create", "files_of", "is_stale", "put_aside", "translated"]
+__all__ = [
+    "Fault",
+    "classify",
+    "create",
+    "files_of",
+    "is_foreign",
+    "is_stale",
+    "put_aside",
+    "translated",
+]
 
 Fault = Literal["busy", "corrupt", "closed", "full", "moved", "readonly", "other"]
 """Held by another, damaged, closed by another thread, no room, replaced, no right, the rest."""
@@ -36,6 +46,7 @@ _PHRASES: tuple[tuple[str, Fault], ...] = (
     ("not a database", "corrupt"),
     ("no such table", "corrupt"),
     ("no such column", "corrupt"),
+    ("has no column", "corrupt"),
     ("no such index", "corrupt"),
     ("constraint failed", "corrupt"),
     ("database or disk is full", "full"),
@@ -90,6 +101,23 @@ def create(path: str) -> None:
     reason = check_ownership(path)
     if reason:
         raise BackendError(f"{path} is not used: {reason}. Give the cache another file.")
+
+
+def is_foreign(path: str, head: bytes) -> bool:
+    """Whether a file never was a store, as far as can be seen: then it is not ours to replace.
+
+    A store has our mark in its header, and if that is damaged, its file of locks beside it.
+
+    Parameters
+    ----------
+    path
+        the file
+    head
+        how it begins: https://www.sqlite.org/fileformat.html, 1.3
+    """
+    if not head or head[68:72] == APPLICATION_ID.to_bytes(4, "big"):
+        return False
+    return not os.path.lexists(f"{path}.lock")
 
 
 def put_aside(path: str) -> str | None:

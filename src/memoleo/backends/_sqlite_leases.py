@@ -8,6 +8,7 @@ clocks. The file stays empty.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -31,10 +32,18 @@ class Leases:
     ----------
     path
         the store's own file
+
+    Attributes
+    ----------
+    allowed
+        whether the file of locks may be made beside a file that is there already. It is the sign
+        of a store, so it must not come to stand beside a file that isn't known to be one
     """
 
     def __init__(self, path: str) -> None:
         self._path = f"{path}.lock"
+        self.allowed = False
+        self._store = path
         self._file: LockFile | None = None
         self._next_look = 0.0
         self._lock = threading.Lock()
@@ -46,7 +55,17 @@ class Leases:
         Where nothing can be locked, in a read-only folder or on a file system without locks, it
         is granted: a result is then computed twice now and then, but no call is held up.
         """
-        return self._take(xxhash.xxh3_64_intdigest(key) % SLOTS)
+        return self._take(_number(key) % SLOTS)
+
+    def _take(self, offset: int) -> Lease | None:
+        try:
+            file = self._file
+            if file is None or _now() >= self._next_look:
+                file = self._open()
+            token = file.acquire(offset)
+        except (OSError, ValueError):  # the latter if another thread just closed it
+            return _UNLOCKED
+        return None if token is None else _ByteLease(file, offset, token)
 
     @contextlib.contextmanager
     def whole_file(self, patience: float = 0.5) -> Iterator[bool]:
@@ -78,21 +97,13 @@ class Leases:
         if file is not None:
             file.close()
 
-    def _take(self, offset: int) -> Lease | None:
-        try:
-            file = self._open()
-            token = file.acquire(offset)
-        except OSError:
-            return _Unlocked()
-        return None if token is None else _ByteLease(file, offset, token)
-
     def _open(self) -> LockFile:
-        file, now = self._file, time.monotonic()
-        if file is not None and now < self._next_look:
-            return file
-        self._next_look = now + _LOOK_EVERY
+        file = self._file
+        self._next_look = _now() + _LOOK_EVERY
         if file is not None and file.is_at(self._path):
             return file
+        if not self.allowed and _has_content(self._store) and not os.path.lexists(self._path):
+            raise FileNotFoundError(self._path)
         with self._lock:
             old, self._file = self._file, open_lock_file(self._path)
             file = self._file
@@ -108,17 +119,33 @@ class _ByteLease:
     __slots__ = ("_file", "_offset", "_token")
 
     def __init__(self, file: LockFile, offset: int, token: object) -> None:
-        self._file = file
+        self._file: LockFile | None = file
         self._offset = offset
         self._token = token
 
     def release(self) -> None:
-        self._file.release(self._offset, self._token)
+        file = self._file
+        if file is not None:
+            self._file = None
+            file.release(self._offset, self._token)
 
     def __del__(self) -> None:
-        self.release()
+        if self._file is not None:
+            self.release()
 
 
 class _Unlocked:
     def release(self) -> None:
         pass
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
+_UNLOCKED = _Unlocked()
+_now = time.monotonic
+_number = xxhash.xxh3_64_intdigest

@@ -46,6 +46,15 @@ class Runner:
         the absolute path of the file
     timeout
         how long an operation waits for another's lock, in seconds
+
+    Attributes
+    ----------
+    turn
+        the right to write among the threads of this process
+    next_look
+        when to see again whether the file is still in its place (`time.monotonic`)
+    impatient_until
+        until when others' locks are only waited for briefly (`time.monotonic`)
     """
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -53,11 +62,12 @@ class Runner:
         self.leases = Leases(path)
         self.connections = Connections(path, timeout, self.leases)
         self.next_look = 0.0
-        self._timeout = timeout
-        self._impatient_until = 0.0
+        self.timeout = timeout
+        self.impatient_until = 0.0
         self._repaired = -_REPAIR_EVERY
         self._repairs = 0
-        self._writing = _one_writer(path)
+        self._writer = _one_writer(path)
+        self.turn = self._writer.lock
         renew_after_fork(self)
 
     def run(self, operation: Callable[[Link], T], error: Exception | None = None) -> T:
@@ -129,15 +139,25 @@ class Runner:
             time.sleep(pause)
         return action()
 
-    def write_alone(self, operation: Callable[[Link], T]) -> T:
-        """Run an operation that writes and can't be inside a transaction."""
+    def write_alone(self, operation: Callable[[Link], T], error: Exception | None = None) -> T:
+        """Run an operation that writes and can't be inside a transaction, or needs none.
+
+        Parameters
+        ----------
+        operation
+            what to do with the connection; it may be called more than once
+        error
+            what an attempt of the caller's own ended with
+        """
         # Threads queue here; SQLite would let them sleep and poll.
-        if not self._writing.acquire(timeout=_QUEUE):
+        turn = self.turn
+        if not turn.acquire(timeout=_QUEUE):
             raise self._failure("busy", None)
         try:
-            return self._attempt(operation, None, reading=False)
+            return self._attempt(operation, error, reading=False)
         finally:
-            self._writing.release()
+            turn.release()
+            error = None  # it refers to the caller's frame
 
     def close(self) -> None:
         """Close everything; a later operation opens it again."""
@@ -168,7 +188,7 @@ class Runner:
     def _look(self, link: Link, reading: bool) -> Link:
         """Return the connection, or another if its file is no longer what it was."""
         if not reading and link.file.is_deleted():
-            # A reader may notice within a second; what is stored should not be lost.
+            # Within a second it would be noticed anyway; what is stored should not be lost.
             self.connections.close()
             return self.connections.link()
         length = link.watch()
@@ -187,8 +207,8 @@ class Runner:
         return self.connections.link()
 
     def _patience(self) -> float:
-        impatient = time.monotonic() < self._impatient_until
-        return min(self._timeout, _SHORT) if impatient else self._timeout
+        impatient = time.monotonic() < self.impatient_until
+        return min(self.timeout, _SHORT) if impatient else self.timeout
 
     def _set_patience(self, link: Link) -> None:
         patience = self._patience()
@@ -215,7 +235,7 @@ class Runner:
         elif fault != "closed":
             if fault == "busy":
                 # A lock that outlasts one wait is somebody's mistake: don't wait for it again.
-                self._impatient_until = time.monotonic() + _IMPATIENT
+                self.impatient_until = time.monotonic() + _IMPATIENT
             raise self._failure(fault, error) from error
 
     def _repair(self, identity: tuple[int, int], error: Exception) -> None:
@@ -238,9 +258,10 @@ class Runner:
         return BackendError(f"{self.path}: {_WHY.get(fault, error)}")
 
     def _after_fork(self) -> None:
-        if _writers.get(self.path) is self._writing:
+        if _writers.get(self.path) is self._writer:
             del _writers[self.path]
-        self._writing = _one_writer(self.path)
+        self._writer = _one_writer(self.path)
+        self.turn = self._writer.lock
 
 
 class _Writer:
@@ -248,8 +269,6 @@ class _Writer:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.acquire = self.lock.acquire
-        self.release = self.lock.release
 
 
 _writers: weakref.WeakValueDictionary[str, _Writer] = weakref.WeakValueDictionary()

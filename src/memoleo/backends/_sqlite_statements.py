@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from memoleo._entry import Entry
 from memoleo.backends._sqlite_connections import Link
 
-__all__ = ["ADD", "BUMP", "GET", "TOTALS", "Query", "Where", "row_of"]
+__all__ = ["ADD", "BUMP", "GET", "Query", "Where", "bytes_in_use", "count"]
 
 GET = "SELECT block FROM entries WHERE key = ?"
-TOTALS = "SELECT entries, bytes FROM totals"
-BUMP = "UPDATE totals SET epoch = epoch + 1"
+BUMP = "UPDATE state SET epoch = epoch + 1"
 ADD = (
-    "INSERT INTO entries (key, type, label, created, fresh_until, expires, used, size, block) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (key) DO NOTHING"
+    "INSERT INTO entries (key, type, label, created, expires, used, block) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
 
 
-def row_of(key: bytes, entry: Entry, now: float, block: bytes) -> tuple[object, ...]:
-    """Return what `ADD` wants."""
-    expires = entry.expires
-    return (
-        key,
-        entry.type,
-        entry.label,
-        entry.created,
-        entry.created + entry.ttl,
-        expires if expires < float("inf") else None,
-        now,
-        entry.size,
-        block,
-    )
+def bytes_in_use(link: Link) -> int:
+    """Return the size of the file without its free pages, at no cost however large it is."""
+    (pages,) = link.execute("PRAGMA page_count").fetchone()
+    (free,) = link.execute("PRAGMA freelist_count").fetchone()
+    (size,) = link.execute("PRAGMA page_size").fetchone()
+    return int((pages - free) * size)
+
+
+def count(link: Link) -> int:
+    """Return the number of entries."""
+    return int(link.execute("SELECT count(*) FROM entries").fetchone()[0])
 
 
 class Query:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import heapq
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from memoleo._entry import Entry
@@ -18,7 +20,13 @@ from memoleo.backends._protocol import BackendStats, Lease
 from memoleo.backends._sqlite_care import Room, clear_in_steps, compact, examine
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_runner import Runner, Unready
-from memoleo.backends._sqlite_statements import ADD, BUMP, GET, TOTALS, Query, Where, row_of
+from memoleo.backends._sqlite_statements import (
+    ADD,
+    BUMP,
+    GET,
+    Where,
+    bytes_in_use,
+)
 from memoleo.errors import BackendError, ConfigError, CorruptEntry
 
 __all__ = ["SQLiteBackend"]
@@ -26,8 +34,11 @@ __all__ = ["SQLiteBackend"]
 T = TypeVar("T")
 
 _PAGE = 64
+_LOOKED_AHEAD = 65_536
+_UNSAVED = 4096
 
 _now = time.monotonic
+_time = time.time
 
 
 class SQLiteBackend:
@@ -42,8 +53,9 @@ class SQLiteBackend:
     path
         the file; its folder is created if it is missing
     max_bytes
-        the largest sum of `Entry.size`: a number of bytes, or text such as "2GiB". What was least
-        recently used is removed to keep it
+        how large the file may grow, not counting its log: a number of bytes, or text such as
+        "2GiB". What was least recently used is removed to keep it. Below 64 KiB it only limits
+        the size of a single entry
     max_entries
         the largest number of entries; `None` for no limit
     timeout
@@ -108,20 +120,53 @@ class SQLiteBackend:
         if entry.size > self.max_bytes:
             self.delete(key)
             return
-        row = row_of(key, entry, time.time(), entry.to_bytes(key))
-        if entry.tags or not self._runner.write_alone(
-            lambda link: link.execute(ADD, row).rowcount > 0
-        ):
+        block = entry.to_bytes(key)
+        created = entry.created
+        expires = created + entry.ttl + entry.keep
+        row = (key, entry.type, entry.label, created, expires, _time(), block)
+        room = self._room
+        if entry.tags or not self._add(row):
             self._replace(key, entry, row)
-        self._room.note_added(entry.size)
-        self._keep_room()
+        room.bytes_left -= len(block)
+        room.entries_left -= 1
+        if room.entries_left < 0 or room.bytes_left < 0 or len(self._touched) > _UNSAVED:
+            self._keep_room()
+
+    def _add(self, row: tuple[object, ...]) -> bool:
+        """Store an entry without tags unless there is one; whether it was stored."""
+        failure: Exception | None = None
+        runner = self._runner
+        turn = runner.turn
+        if turn.acquire(False):
+            try:
+                link: Link | None = getattr(self._connections.local, "link", None)
+                if link is None:
+                    raise Unready
+                with link.lock:
+                    now = _now()
+                    if (
+                        link.watch() != link.length
+                        or now >= runner.next_look
+                        or now < runner.impatient_until
+                        or link.patience != runner.timeout
+                    ):
+                        raise Unready
+                    return link.execute(ADD, row).rowcount > 0
+            except Exception as error:
+                failure = error
+            finally:
+                turn.release()
+        try:
+            return runner.write_alone(partial(_insert, row), failure)
+        finally:
+            failure = None  # it refers to this frame
 
     def _replace(self, key: bytes, entry: Entry, row: tuple[object, ...]) -> None:
         def store(link: Link) -> bool:
             execute = link.execute
-            old = execute("SELECT fresh_until FROM entries WHERE key = ?", (key,)).fetchone()
+            old = execute("SELECT block FROM entries WHERE key = ?", (key,)).fetchone()
             # Whoever has the old one in memory must drop it, unless it is outdated there anyway.
-            outdates = old is not None and old[0] > entry.created
+            outdates = old is not None and _fresh_until(key, old[0]) > entry.created
             if old is not None:
                 execute("DELETE FROM entries WHERE key = ?", (key,))
             if outdates:
@@ -138,13 +183,10 @@ class SQLiteBackend:
         room, runner = self._room, self._runner
         # The entry is stored; what can't be done now is done after the next one.
         with contextlib.suppress(BackendError):
-            if room.needs_totals:
-                room.note(runner.run(lambda link: link.execute(TOTALS).fetchone()))
-                if room.is_wrong:
-                    runner.write(room.recount)
+            runner.run(room.look)
             if room.is_short:
                 room.make(runner, self._take_touched)
-            elif room.is_touching_due or len(self._touched) > 4096:
+            elif room.is_touching_due or len(self._touched) > _UNSAVED:
                 room.save_use(runner, self._take_touched())
 
     def delete(self, key: bytes) -> bool:
@@ -179,33 +221,29 @@ class SQLiteBackend:
     ) -> Iterator[tuple[bytes, Entry]]:
         """See `Backend.entries`."""
         created, number = float("inf"), 2**62
+        ahead = _PAGE
         while True:
+            # Each look at what comes next is a scan, so it looks ever farther ahead.
             where = Where(type, tag, label).add("(created, id) < (?, ?)", created, number)
-            statement = (
-                f"SELECT created, id, key, block FROM entries WHERE {where} "
-                f"ORDER BY created DESC, id DESC LIMIT {_PAGE}"
-            )
-            page: list[tuple[Any, ...]] = self._runner.run(Query(statement, tuple(where.values)))
-            for row in page:
-                created, number, key, block = row
-                try:
-                    entry = Entry.from_bytes(key, block)
-                except (CorruptEntry, TypeError):
-                    continue
-                yield key, entry
-            if len(page) < _PAGE:
+            found = self._runner.run(partial(_newest, ahead, where))
+            for start in range(0, len(found), _PAGE):
+                yield from self._runner.run(partial(_read, found[start : start + _PAGE]))
+            if len(found) < ahead:
                 return
+            created, number = found[-1]
+            ahead = min(2 * ahead, _LOOKED_AHEAD)
 
     def stats(self) -> BackendStats:
-        """See `Backend.stats`."""
+        """See `Backend.stats`. It looks at every entry: less than a second for a million."""
 
         def count(link: Link) -> BackendStats:
-            entries, size = link.execute(TOTALS).fetchone()
-            by_type = link.execute("SELECT type, count(*) FROM entries GROUP BY type").fetchall()
+            by_type = dict(
+                link.execute("SELECT type, count(*) FROM entries GROUP BY type").fetchall()
+            )
             return BackendStats(
-                entries=entries,
-                bytes=size,
-                by_type=dict(by_type),
+                entries=sum(by_type.values()),
+                bytes=bytes_in_use(link),
+                by_type=by_type,
                 evicted=self._room.evicted,
                 details={
                     "path": self.path,
@@ -272,7 +310,7 @@ class SQLiteBackend:
         own = self._own_bumps
         (version,) = link.execute("PRAGMA data_version").fetchone()
         if version != link.data_version or own != link.own:
-            (link.epoch,) = link.execute("SELECT epoch FROM totals").fetchone()
+            (link.epoch,) = link.execute("SELECT epoch FROM state").fetchone()
             link.data_version, link.own = version, own
         if not self._bumping and own == self._own_bumps:
             self._seen_epoch = link.epoch - own
@@ -301,6 +339,43 @@ class SQLiteBackend:
         # The parent writes down what was used.
         self._touched.clear()
         self._bumping = False
+
+
+def _insert(row: tuple[object, ...], link: Link) -> bool:
+    return link.execute(ADD, row).rowcount > 0
+
+
+def _fresh_until(key: bytes, block: bytes) -> float:
+    try:
+        old = Entry.from_bytes(key, block)
+    except (CorruptEntry, TypeError):
+        return float("inf")
+    return old.created + old.ttl
+
+
+def _newest(count: int, where: Where, link: Link) -> list[tuple[float, int]]:
+    # Sorted here, since SQLite keeps the first few of many rows in order ten times more slowly.
+    rows = link.execute(
+        f"SELECT created, id FROM entries WHERE {where} ORDER BY id DESC", tuple(where.values)
+    )
+    return heapq.nlargest(count, rows)
+
+
+def _read(found: list[tuple[float, int]], link: Link) -> list[tuple[bytes, Entry]]:
+    """Read the entries with these numbers, unless they have gone or don't verify."""
+    entries: list[tuple[bytes, Entry]] = []
+    for created, number in found:
+        row = link.execute("SELECT key, block FROM entries WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            continue
+        try:
+            entry = Entry.from_bytes(*row)
+        except (CorruptEntry, TypeError):
+            continue
+        # The number of an entry that was removed meanwhile may be another's by now.
+        if entry.created == created:
+            entries.append((row[0], entry))
+    return entries
 
 
 _open_backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()

@@ -8,8 +8,8 @@ refuse, with a `TypeError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType
 from textwrap import indent
+from types import FunctionType
 from typing import Any, NamedTuple
 
 __all__ = ["UNSET", "Parameter", "bound_names", "compile_binder", "read_parameters"]

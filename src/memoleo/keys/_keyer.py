@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from functools import partial
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import xxhash
