@@ -128,7 +128,7 @@ def test_failure_is_returned_and_never_saved() -> None:
     world = World(Call=[Failed(error)], Lead=[Leading()], Load=[None])
     assert world.run().error is error
     assert world.names == ["Lead", "Load", "Count:miss", "Call", "Count:error", "Leave"]
-    assert world.steps[-1] == Leave(None)
+    assert world.steps[-1] == Leave(None, failed=True)
 
 
 def test_second_look_serves_what_was_just_stored() -> None:
@@ -147,14 +147,14 @@ def test_follower_opens_the_leaders_entry() -> None:
 
 def test_follower_takes_over_from_a_failed_leader() -> None:
     """When the leader leaves nothing, a follower becomes the next leader."""
-    world = World(Lead=[Followed(None), Leading()], Load=[None])
+    world = World(Lead=[Followed(None, True), Leading()], Load=[None])
     assert world.run().value == "computed"
     assert world.names[:3] == ["Lead", "Lead", "Load"]
 
 
 def test_follower_of_two_failures_computes_by_itself() -> None:
     """A key that fails time and again doesn't make a queue: everybody computes."""
-    world = World(Lead=[Followed(None), Followed(None)])
+    world = World(Lead=[Followed(None, True), Followed(None, True)])
     assert world.run().value == "computed"
     assert world.names == ["Lead", "Lead", "Count:miss", "Call", "Save"]
 
@@ -219,3 +219,10 @@ def test_clock_is_read_once_before_the_call() -> None:
     assert [step for step in world.steps if isinstance(step, (Now, Load, Call, Save, Open))][
         0
     ] == Now()
+
+
+def test_follower_of_an_unshared_result_computes_at_once() -> None:
+    """A result that is not stored makes no queue of those who want the same."""
+    world = World(Lead=[Followed(None)])
+    assert world.run().value == "computed"
+    assert world.names == ["Lead", "Count:miss", "Call", "Save"]

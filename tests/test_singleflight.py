@@ -123,6 +123,68 @@ class TestThreads:
         assert again(0) == 2
 
 
+class TestTwoCachesOnOneFile:
+    def test_nested_call_of_the_same_key_does_not_deadlock(self, tmp_path: Path) -> None:
+        """A call inside the computation of its own key, through another cache, computes."""
+        url = f"sqlite:///{tmp_path}/cache.db"
+        with Cache(url) as one, Cache(url) as other:
+            inner = other.get_or_compute
+            assert one.get_or_compute("k", lambda: inner("k", lambda: 5) + 1) == 6
+
+    async def test_blocking_call_beside_a_suspended_task_does_not_deadlock(
+        self, tmp_path: Path
+    ) -> None:
+        """A blocking call, where a task of the same loop leads in another cache, computes."""
+        go = asyncio.Event()
+        url = f"sqlite:///{tmp_path}/cache.db"
+
+        async def slow() -> int:
+            await go.wait()
+            return 1
+
+        with Cache(url) as one, Cache(url) as other:
+            task = asyncio.create_task(one.aget_or_compute("k", slow))
+            await asyncio.sleep(0)
+            assert other.get_or_compute("k", lambda: 2) == 2
+            go.set()
+            assert await asyncio.wait_for(task, 60) == 1
+
+
+def test_crossing_calls_of_two_threads_do_not_deadlock(cache: Cache) -> None:
+    """Two computations that need each other's key: one of them computes it by itself."""
+    inside = threading.Barrier(2)
+    other = {1: 2, 2: 1}
+
+    @content_cached(cache=cache, ignore=("depth",), version=1)
+    def reach(n: int, depth: int) -> list[int]:
+        if depth == 2:
+            inside.wait(30)
+        return [n, *(reach(other[n], depth - 1) if depth else [])]
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(reach, n, 2) for n in (1, 2)]
+        assert [future.result(30)[0] for future in futures] == [1, 2]
+
+
+def test_leader_of_a_closed_loop_is_replaced(cache: Cache) -> None:
+    """A task that was left behind in a closed loop keeps nobody waiting."""
+    calls: list[int] = []
+
+    @content_cached(cache=cache)
+    async def slow(x: int) -> int:
+        calls.append(x)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return x
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(slow(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert asyncio.run(asyncio.wait_for(slow(1), 30)) == 1
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 class TestTasks:
     async def test_fifty_tasks_compute_once(self, cache: Cache) -> None:
         """Fifty tasks on one cold key: one execution."""

@@ -149,7 +149,8 @@ class CachedFunction(WrappedCallable[P, R]):
         value = attached.fresh(key)
         if type(value) is not Missed:
             return value  # type: ignore[no-any-return]
-        return self._perform(self._job(key, args, kwargs), None, value)  # type: ignore[no-any-return]
+        job = self._job(key, args, kwargs)
+        return self._at().cache.call(job, None, value)  # type: ignore[no-any-return]
 
     def _go_on(self, begun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what `_begin` left to be done."""
@@ -277,12 +278,18 @@ class _AsyncCached(CachedFunction[P, Any]):
 class _StreamCached(CachedFunction[P, Any]):
     _streamed = True
 
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self._go_on(self._begin(args, kwargs), args, kwargs)
+
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.stream(job, intent)
 
 
 class _AsyncStreamCached(CachedFunction[P, Any]):
     _streamed = True
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self._go_on(self._begin(args, kwargs), args, kwargs)
 
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         return self._at().cache.astream(job, intent)

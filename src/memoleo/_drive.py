@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import nullcontext, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow import Intent, flow
-from memoleo._singleflight import Flight, Flights
+from memoleo._singleflight import Flight, Flights, flights_of
 from memoleo._steps import (
     Alone,
     Call,
@@ -33,11 +35,11 @@ from memoleo._steps import (
 )
 from memoleo._store import Job, Store
 from memoleo._stream import Recording, arecord, areplay, record, replay
-from memoleo.backends._protocol import Lease
+from memoleo.backends._protocol import Backend, Lease
 
 __all__ = ["Driver"]
 
-_PATIENCE = 120.0
+_PATIENCE = 60.0
 """Seconds that one call waits for another that computes the same key."""
 
 _POLLS = (0.002, 0.05)
@@ -59,7 +61,7 @@ class Driver:
 
     def __init__(self, store: Store, seen: Callable[[Job, float], bool]) -> None:
         self.store = store
-        self._flights = Flights()
+        self._flights = flights_of(_place(store.backend))
         self._seen = seen
         self._refreshing: list[threading.Thread] = []
 
@@ -67,10 +69,30 @@ class Driver:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
         steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
         turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
+        answer: Any = None
         try:
-            return _conclude(self._perform(steps, turn))
+            # No function of its own: recursive functions pay for each frame with depth.
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as stop:
+                    outcome: Returned | Failed = stop.value
+                    break
+                if type(step) is Call:
+                    answer = turn.call()
+                elif type(step) is Lead:
+                    answer = self._lead(turn, wait=step.wait)
+                elif type(step) is Load:
+                    answer = self.store.load(job)
+                elif type(step) is Save:
+                    answer = self.store.save(job, step.result)
+                elif type(step) is Spawn:
+                    self._spawn(job)
+                else:
+                    answer = turn.at_once(step, replay)
         finally:
-            turn.land(None)
+            turn.land(None, failed=True)
+        return _conclude(outcome)
 
     async def arun(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current task; return its value or raise its error."""
@@ -79,28 +101,7 @@ class Driver:
         try:
             return _conclude(await self._aperform(steps, turn))
         finally:
-            turn.land(None)
-
-    def _perform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
-        answer: Any = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as stop:
-                outcome: Returned | Failed = stop.value
-                return outcome
-            if type(step) is Call:
-                answer = turn.call()
-            elif type(step) is Lead:
-                answer = self._lead(turn, wait=step.wait)
-            elif type(step) is Load:
-                answer = self.store.load(turn.job)
-            elif type(step) is Save:
-                answer = self.store.save(turn.job, step.result)
-            elif type(step) is Spawn:
-                self._spawn(turn.job)
-            else:
-                answer = turn.at_once(step, replay)
+            turn.land(None, failed=True)
 
     async def _aperform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
         remote = self.store.backend.remote
@@ -129,18 +130,20 @@ class Driver:
     def _lead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
         flight, leads = self._flights.join(turn.job.key)
         if not leads:
-            if not wait or self._flights.waits_for_itself(flight, blocking=True):
+            if not wait or not self._flights.may_wait(flight):
                 return Alone()
             from concurrent.futures import TimeoutError as Late
 
             try:
-                return Followed(flight.future.result(_PATIENCE))
+                return flight.future.result(_PATIENCE)
             except Late:
                 return Alone()
+            finally:
+                self._flights.has_waited()
         turn.flight = flight
         turn.lease = self.store.lease(turn.job)
         if turn.lease is None and not wait:
-            turn.land(None)
+            turn.land(None, failed=True)
             return Alone()
         if turn.lease is None:
             for pause in _pauses():
@@ -148,26 +151,29 @@ class Driver:
                 turn.lease = self.store.lease(turn.job)
                 if turn.lease is not None:
                     break
+        flight.lease = turn.lease
         return Leading()
 
     async def _alead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
 
-        flight, leads = self._flights.join(turn.job.key)
+        loop = asyncio.get_running_loop()
+        flight, leads = self._flights.join(turn.job.key, loop)
         if not leads:
-            if not wait or self._flights.waits_for_itself(flight, blocking=False):
+            if not wait or not self._flights.may_wait(flight, loop):
                 return Alone()
             try:
-                waiting = asyncio.wrap_future(flight.future)
-                return Followed(await asyncio.wait_for(waiting, _PATIENCE))
+                return await asyncio.wait_for(asyncio.wrap_future(flight.future), _PATIENCE)
             except asyncio.TimeoutError:
                 return Alone()
+            finally:
+                self._flights.has_waited(loop)
         turn.flight = flight
         remote = self.store.backend.remote
         take = partial(self.store.lease, turn.job)
         turn.lease = await _in_thread(take) if remote else take()
         if turn.lease is None and not wait:
-            turn.land(None)
+            turn.land(None, failed=True)
             return Alone()
         if turn.lease is None:
             for pause in _pauses():
@@ -175,13 +181,17 @@ class Driver:
                 turn.lease = await _in_thread(take) if remote else take()
                 if turn.lease is not None:
                     break
+        flight.lease = turn.lease
         return Leading()
 
     def _spawn(self, job: Job) -> None:
         self._refreshing = [thread for thread in self._refreshing if thread.is_alive()]
         if len(self._refreshing) < _REFRESHES:
             thread = threading.Thread(
-                target=self._refresh, args=(job,), name="memoleo-refresh", daemon=True
+                target=copy_context().run,
+                args=(self._refresh, job),
+                name="memoleo-refresh",
+                daemon=True,
             )
             # Threads can't be started any more while the interpreter shuts down.
             with suppress(RuntimeError):
@@ -194,8 +204,9 @@ class Driver:
             if job.streamed and value is not None:
                 for _ in value:
                     pass
-        except Exception as error:
-            logger.warning("refreshing %s failed: %s", job.policy.label or "an entry", error)
+        except BaseException as error:
+            # Nobody waits for it: whatever it is, it is not the caller's.
+            _note_refresh(job, error)
 
     async def _arefresh(self, job: Job) -> None:
         try:
@@ -203,8 +214,12 @@ class Driver:
             if job.streamed and value is not None:
                 async for _ in value:
                     pass
-        except Exception as error:
-            logger.warning("refreshing %s failed: %s", job.policy.label or "an entry", error)
+        except (Exception, SystemExit) as error:
+            _note_refresh(job, error)
+
+
+def _note_refresh(job: Job, error: BaseException) -> None:
+    logger.warning("refreshing %s failed: %r", job.policy.label or "an entry", error)
 
 
 class _Turn:
@@ -219,13 +234,13 @@ class _Turn:
         self.flight: Flight | None = None
         self.lease: Lease | None = None
 
-    def land(self, entry: Entry | None) -> None:
+    def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
         flight, self.flight = self.flight, None
         lease, self.lease = self.lease, None
         try:
             if flight is not None:
-                self.driver._flights.leave(flight, entry)
+                self.driver._flights.leave(flight, Followed(entry, failed))
         finally:
             if lease is not None:
                 self.driver.store.release(lease)
@@ -239,7 +254,7 @@ class _Turn:
             opened = store.open(self.job, step.entry)
             return Returned(play(opened.value)) if opened and self.job.streamed else opened
         if type(step) is Leave:
-            return self.land(step.entry)
+            return self.land(step.entry, failed=step.failed)
         if type(step) is Seen:
             return self.driver._seen(self.job, step.now)
         assert type(step) is Count
@@ -318,6 +333,13 @@ class _Turn:
         if store.hooks:
             ms = entry.cost_ms if entry is not None else step.ms
             store.tell(self.job, outcome, ms, step.error)
+
+
+def _place(backend: Backend) -> str | None:
+    """Return the path of the file that a backend shares with others, if it has one."""
+    tiers = getattr(backend, "tiers", None)
+    path = getattr(tiers[-1] if tiers else backend, "path", None)
+    return None if path is None else os.path.abspath(path)
 
 
 def _conclude(outcome: Returned | Failed) -> Any:

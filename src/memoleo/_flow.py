@@ -114,6 +114,9 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
             if opened is not None:
                 yield Count("shared", ticket.entry)
                 return opened
+        elif not ticket.failed:
+            # Its result is not to be stored, and so will this one be: waiting again won't help.
+            break
     yield Count("miss")
     result: Outcome = yield Call()
     entry = None
@@ -123,7 +126,7 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
     elif isinstance(result.error, Exception):
         yield Count("error", error=result.error)
     if leading:
-        yield Leave(entry)
+        yield Leave(entry, isinstance(result, Failed))
     if fallback is None or isinstance(result, Returned) or not isinstance(result.error, Exception):
         return result
     opened = yield Open(fallback)
@@ -165,7 +168,7 @@ def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
             entry = yield Save(result)
     elif isinstance(result.error, Exception):
         yield Count("error", error=result.error)
-    yield Leave(entry)
+    yield Leave(entry, isinstance(result, Failed))
     return result
 
 

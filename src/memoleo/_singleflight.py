@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
-from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
+from memoleo._steps import Followed
+from memoleo.backends._protocol import Lease
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "flights_of"]
 
 
 class Flight:
@@ -22,27 +26,41 @@ class Flight:
     ----------
     key
         what is computed
+    loop
+        the event loop in which a task computes it; `None` for a thread
     """
 
-    __slots__ = ("_future", "key", "thread")
+    __slots__ = ("_future", "key", "lease", "loop", "owner", "thread")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, loop: asyncio.AbstractEventLoop | None) -> None:
         self.key = key
+        self.loop = loop
         self.thread = threading.get_ident()
-        self._future: Future[Entry | None] | None = None
+        self.owner = _caller(loop)
+        self.lease: Lease | None = None
+        self._future: Future[Followed] | None = None
 
     @property
-    def future(self) -> Future[Entry | None]:
+    def future(self) -> Future[Followed]:
         """What followers wait for; there is one as soon as somebody follows."""
         assert self._future is not None
         return self._future
 
 
-def _running() -> Future[Entry | None]:
+def _caller(loop: asyncio.AbstractEventLoop | None) -> Hashable:
+    """Return who runs now: a task, or a thread."""
+    if loop is None:
+        return threading.get_ident()
+    import asyncio
+
+    return id(asyncio.current_task(loop))
+
+
+def _running() -> Future[Followed]:
     # Imported where somebody waits: most calls meet nobody, and it is slow to import.
     from concurrent.futures import Future
 
-    future: Future[Entry | None] = Future()
+    future: Future[Followed] = Future()
     # A running future can't be cancelled: a follower that gives up, or whose task is cancelled,
     # takes nobody with it.
     future.set_running_or_notify_cancel()
@@ -52,8 +70,43 @@ def _running() -> Future[Entry | None]:
 _leading: ContextVar[tuple[Flight, ...]] = ContextVar("memoleo_leading", default=())
 
 
+class _Waits:
+    """Who waits for which flight, in the whole process: a wait that closes a circle never ends."""
+
+    def __init__(self) -> None:
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+
+    def begin(self, caller: Hashable, flight: Flight, *, blocking: bool) -> bool:
+        """Note that `caller` waits, unless the one it waits for would wait for the caller."""
+        mine = _leading.get()
+        thread = threading.get_ident()
+        with self._lock:
+            ahead: Flight | None = flight
+            while ahead is not None:
+                if ahead in mine or ahead.owner == caller:
+                    return False
+                # A task of this thread is suspended for as long as the thread is blocked.
+                if blocking and ahead.loop is not None and ahead.thread == thread:
+                    return False
+                ahead = self._flights.get(ahead.owner)
+            self._flights[caller] = flight
+            return True
+
+    def end(self, caller: Hashable) -> None:
+        with self._lock:
+            self._flights.pop(caller, None)
+
+
+_waits = _Waits()
+
+
 class Flights:
-    """The computations under way in one cache."""
+    """The computations under way in one store."""
 
     def __init__(self) -> None:
         self._after_fork()
@@ -63,40 +116,71 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[bytes, Flight] = {}
 
-    def join(self, key: bytes) -> tuple[Flight, bool]:
-        """Return the flight of `key`, and whether the caller leads it."""
+    def join(
+        self, key: bytes, loop: asyncio.AbstractEventLoop | None = None
+    ) -> tuple[Flight, bool]:
+        """Return the flight of `key`, and whether the caller leads it.
+
+        Parameters
+        ----------
+        key
+            what is to be computed
+        loop
+            the running event loop, in a task
+        """
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None:
+            if flight is not None and flight.loop is not None and flight.loop.is_closed():
+                # A task whose loop was closed in the middle never comes back.
+                if flight.lease is not None:
+                    flight.lease.release()
+            elif flight is not None:
                 if flight._future is None:
                     flight._future = _running()
                 return flight, False
-            flight = self._flights[key] = Flight(key)
+            flight = self._flights[key] = Flight(key, loop)
             return flight, True
 
-    def leave(self, flight: Flight, entry: Entry | None) -> None:
-        """End a flight, and hand its entry, or nothing, to those who wait. Twice is harmless."""
+    def leave(self, flight: Flight, outcome: Followed) -> None:
+        """End a flight, and hand its outcome to those who wait. Twice is harmless."""
         with self._lock:
             # A leader that forked finds its flight gone in the child: nobody waits there.
-            if self._flights.get(flight.key) is not flight:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            elif flight._future is None or flight._future.done():
                 return
-            del self._flights[flight.key]
-        if flight._future is not None:
-            flight._future.set_result(entry)
+        if flight._future is not None and not flight._future.done():
+            flight._future.set_result(outcome)
 
     @staticmethod
-    def waits_for_itself(flight: Flight, *, blocking: bool) -> bool:
-        """Whether waiting for this flight would wait for ever.
+    def may_wait(flight: Flight, loop: asyncio.AbstractEventLoop | None = None) -> bool:
+        """Note that the caller waits for a flight; false if that would be for ever."""
+        return _waits.begin(_caller(loop), flight, blocking=loop is None)
 
-        It would inside the computation of that very flight, and, if waiting blocks the thread,
-        also where the leader is a suspended task of the same thread.
-        """
-        return flight in _leading.get() or (blocking and flight.thread == threading.get_ident())
+    @staticmethod
+    def has_waited(loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Note that the caller waits no more."""
+        _waits.end(_caller(loop))
 
     @staticmethod
     def inside(flight: Flight) -> _Inside:
         """Mark the current context, and what is started from it, as part of a flight."""
         return _Inside(flight)
+
+
+_shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
+
+
+def flights_of(place: str | None) -> Flights:
+    """Return the computations under way in a store: the same ones for every cache on a file.
+
+    Parameters
+    ----------
+    place
+        the path of the store's file; `None` for a store that no other cache has
+    """
+    flights = Flights()
+    return flights if place is None else _shared.setdefault(place, flights)
 
 
 class _Inside:

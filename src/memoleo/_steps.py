@@ -47,9 +47,18 @@ class Leading(msgspec.Struct, frozen=True):
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """Another call computed the key: its entry, or `None` if it left nothing to share."""
+    """Another call computed the key.
+
+    Parameters
+    ----------
+    entry
+        what it left; `None` if there is nothing to share
+    failed
+        whether it failed, or was stopped, instead of having a result that is not stored
+    """
 
     entry: Entry | None
+    failed: bool = False
 
 
 class Alone(msgspec.Struct, frozen=True):
@@ -90,9 +99,10 @@ class Save(msgspec.Struct, frozen=True):
 
 
 class Leave(msgspec.Struct, frozen=True):
-    """Stop leading, and hand the entry (or nothing) to those who wait. No answer."""
+    """Stop leading, and hand to those who wait what they can share. No answer."""
 
     entry: Entry | None
+    failed: bool = False
 
 
 class Spawn(msgspec.Struct, frozen=True):

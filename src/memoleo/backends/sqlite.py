@@ -354,7 +354,7 @@ def _fresh_until(key: bytes, block: bytes) -> float:
 
 
 def _newest(count: int, where: Where, link: Link) -> list[tuple[float, int]]:
-    # Sorted here, since SQLite keeps the first few of many rows in order ten times more slowly.
+    # Read backwards, which is nearly the order that is wanted: most rows then cost one comparison.
     rows = link.execute(
         f"SELECT created, id FROM entries WHERE {where} ORDER BY id DESC", tuple(where.values)
     )
