@@ -28,7 +28,7 @@ from memoleo._entry import Entry
 from memoleo._events import Hook
 from memoleo._flow import Intent
 from memoleo._platform import renew_after_fork
-from memoleo._policy import Freshness, Policy
+from memoleo._policy import Freshness, Policy, make_policy
 from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
@@ -109,6 +109,10 @@ class StoredEntry(msgspec.Struct, frozen=True):
         """
         return self.decode()
 
+    def __repr__(self) -> str:
+        # Values may be private, and large: they don't belong in a log.
+        return f"<StoredEntry {self.key} type={self.type!r} label={self.label!r} age={self.age:.0f}>"
+
     @property
     def fresh(self) -> bool:
         """Whether it is within its TTL."""
@@ -160,7 +164,17 @@ class Cache:
     ) -> None:
         if url is not None and backend is not None:
             raise ConfigError("give a Cache either a URL or a backend, not both")
-        self.backend = backend if backend is not None else open_backend(url or "memory://")
+        if url is not None and not isinstance(url, str):
+            raise ConfigError(f"Cache({url!r}): a URL is text, such as 'sqlite:///cache.db'")
+        for name, value in (("clock", clock), *(("hooks", hook) for hook in hooks)):
+            if not callable(value):
+                raise ConfigError(f"{name}: {value!r} is not callable")
+        if backend is not None and not hasattr(backend, "get"):
+            raise ConfigError(f"backend={backend!r} is no memoleo.backends.Backend")
+        if metrics is not None and not isinstance(metrics, Metrics):
+            raise ConfigError(f"metrics={metrics!r} is no memoleo.Metrics")
+        self._url = url if backend is not None or url else "memory://"
+        self.backend = backend if backend is not None else open_backend(self._url or "")
         self.metrics = get_metrics() if metrics is None else metrics
         self.codec = resolve_codec(codec)
         self._stream_codec = StreamCodec(self.codec)
@@ -397,6 +411,8 @@ class Cache:
     ) -> None:
         """Store `value` under `key`; a store that fails is logged, not raised.
 
+        With a TTL of 0 nothing is stored, and what was there is removed.
+
         Raises
         ------
         CodecError
@@ -404,9 +420,10 @@ class Cache:
         ConfigError
             the TTL is not a duration
         """
-        policy = Policy(type=type, ttl=_seconds(ttl), tags=tuple(tags))
+        policy = make_policy(type, ttl, tags=tags)
         job = self.job(address(key), policy, _nothing)
         if job.freshness.ttl <= 0:
+            self._store.delete(job.key)
             return
         payload = self.codec.encode(value)
         entry = Entry(
@@ -448,7 +465,7 @@ class Cache:
         Exception
             whatever `fn` raises
         """
-        policy = self._policy(
+        policy = make_policy(
             type, ttl, cache_if, tags, stale_while_revalidate, stale_if_error, variants
         )
         value: T = self.call(self.job(address(key), policy, fn))
@@ -468,14 +485,20 @@ class Cache:
         variants: int = 1,
     ) -> T:
         """Do what `get_or_compute` does, with an `fn` that is awaited."""
-        policy = self._policy(
+        policy = make_policy(
             type, ttl, cache_if, tags, stale_while_revalidate, stale_if_error, variants
         )
         value: T = await self.acall(self.job(address(key), policy, fn))
         return value
 
     def delete(self, key: str | bytes) -> bool:
-        """Remove the entry under `key`; whether there was one."""
+        """Remove the entry under `key`; whether there was one.
+
+        Raises
+        ------
+        BackendError
+            the store failed, and the entry may still be there
+        """
         return self._store.delete(address(key))
 
     def clear(
@@ -602,27 +625,7 @@ class Cache:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Cache on {self.backend!r}>"
-
-    def _policy(
-        self,
-        type: str,
-        ttl: Duration | None,
-        cache_if: Callable[[Any], bool] | None,
-        tags: Iterable[str],
-        stale_while_revalidate: Duration,
-        stale_if_error: Duration,
-        variants: int,
-    ) -> Policy:
-        return Policy(
-            type=type,
-            ttl=_seconds(ttl),
-            cache_if=cache_if,
-            tags=tuple(tags),
-            stale_while_revalidate=parse_duration(stale_while_revalidate, "stale_while_revalidate"),
-            stale_if_error=parse_duration(stale_if_error, "stale_if_error"),
-            variants=variants,
-        )
+        return f"<Cache on {self._url or self.backend!r}>"
 
     def _shown(self, key: bytes, entry: Entry, codec: Codec) -> StoredEntry:
         return StoredEntry(
@@ -645,10 +648,6 @@ _PLAIN = Policy()
 
 def _nothing() -> None:
     return None
-
-
-def _seconds(ttl: Duration | None) -> float | None:
-    return None if ttl is None else parse_duration(ttl)
 
 
 def _variant_key(key: bytes, turn: int) -> bytes:

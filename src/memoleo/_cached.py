@@ -22,11 +22,11 @@ from memoleo._cache import Cache, StoredEntry
 from memoleo._callable import BoundCallable, WrappedCallable, takes_call
 from memoleo._decorating import kind_of
 from memoleo._flow import Intent
-from memoleo._policy import Policy
+from memoleo._policy import Policy, make_policy
 from memoleo._reader import NOT_LOOKED, Missed
 from memoleo._store import Job
 from memoleo._switch import Mode, mode
-from memoleo._units import Duration, parse_duration
+from memoleo._units import Duration
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
 from memoleo.keys._keyer import UNSET, Keyer
@@ -108,7 +108,8 @@ class CachedFunction(WrappedCallable[P, R]):
         self._tags = tags
         self._cache = cache
         self._attached = _Attached(None, CacheCounters(), _never)
-        if self.__binding__ == "classmethod":
+        # Whoever says what of the instance counts says that there is one.
+        if self.__binding__ == "classmethod" or options.get("state", UNSET) is not UNSET:
             self._keyer.is_method = True
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -312,6 +313,7 @@ def _never(key: bytes) -> Any:
 
 
 _SERVE = Mode.SERVE
+_CLASS = type
 
 
 class _Begun:
@@ -418,47 +420,40 @@ def content_cached(
     KeyingError
         when it is called: an argument has no content that could be keyed exactly
     """
-    if not isinstance(type, str):
-        return content_cached()(type)
-    if not type:
-        raise ConfigError("type is the name of a category, not an empty text")
+    if callable(type) or isinstance(type, (classmethod, staticmethod)):
+        return content_cached(
+            ttl=ttl,
+            cache=cache,
+            version=version,
+            ignore=ignore,
+            normalize=normalize,
+            cache_if=cache_if,
+            tags=tags,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            variants=variants,
+            state=state,
+        )(type)
     if cache is not None and not isinstance(cache, Cache):
         raise ConfigError(f"cache={cache!r} is not a memoleo.Cache")
-    if cache_if is not None and not callable(cache_if):
-        raise ConfigError(f"cache_if={cache_if!r} is not callable: give f(result) -> bool")
-    if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= 255:
-        raise ConfigError(f"variants={variants!r} is not a number from 1 to 255")
-    names, tagger = _split_tags(tags)
-    policy = Policy(
-        type=type,
-        ttl=None if ttl is None else parse_duration(ttl),
-        stale_while_revalidate=_window(stale_while_revalidate, "stale_while_revalidate"),
-        stale_if_error=_window(stale_if_error, "stale_if_error"),
-        variants=variants,
-        cache_if=cache_if,
-        tags=names,
+    tagger = tags if callable(tags) else None
+    policy = make_policy(
+        type,
+        ttl,
+        cache_if,
+        () if callable(tags) else tags,
+        stale_while_revalidate,
+        stale_if_error,
+        variants,
     )
     options = {"version": version, "ignore": ignore, "normalize": normalize, "state": state}
 
     def decorate(function: Any) -> Any:
         inner = getattr(function, "__func__", function)
-        if not callable(inner):
-            raise ConfigError(f"content_cached decorates callables, not {function!r}")
+        if isinstance(inner, _CLASS) or not callable(inner):
+            raise ConfigError(f"content_cached decorates functions and methods, not {function!r}")
         label = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', inner)}"
         named = msgspec.structs.replace(policy, label=label)
         return _KINDS[kind_of(inner)](function, named, options, tagger, cache)
 
     return decorate
-
-
-def _split_tags(tags: Any) -> tuple[tuple[str, ...], Any]:
-    if callable(tags):
-        return (), tags
-    names = () if isinstance(tags, str) else tuple(tags)
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in names):
-        raise ConfigError(f"tags={tags!r}: give strings, or f(bound_arguments, result) -> strings")
-    return names, None
-
-
-def _window(value: Duration | None, what: str) -> float:
-    return 0.0 if value is None else parse_duration(value, what)

@@ -337,9 +337,13 @@ class _Turn:
 
 def _place(backend: Backend) -> str | None:
     """Return the path of the file that a backend shares with others, if it has one."""
-    tiers = getattr(backend, "tiers", None)
-    path = getattr(tiers[-1] if tiers else backend, "path", None)
-    return None if path is None else os.path.abspath(path)
+    try:
+        tiers = getattr(backend, "tiers", None)
+        path = getattr(tiers[-1] if tiers else backend, "path", None)
+        return None if path is None else os.path.abspath(path)
+    except Exception:
+        # A backend of somebody's own may have such an attribute for another purpose, or break.
+        return None
 
 
 def _conclude(outcome: Returned | Failed) -> Any:

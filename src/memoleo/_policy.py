@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
 import msgspec
 
+from memoleo._units import Duration, parse_duration
 from memoleo.codecs._protocol import Codec
+from memoleo.errors import ConfigError
 
-__all__ = ["Freshness", "Policy"]
+__all__ = ["Freshness", "Policy", "make_policy", "tag_names"]
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -57,6 +59,55 @@ class Policy(msgspec.Struct, frozen=True):
     def keep(self) -> float:
         """How many seconds past its TTL an entry can be of use."""
         return max(self.stale_while_revalidate, self.stale_if_error)
+
+
+def make_policy(
+    type: str = "default",
+    ttl: Duration | None = None,
+    cache_if: Callable[[Any], bool] | None = None,
+    tags: Iterable[str] = (),
+    stale_while_revalidate: Duration | None = None,
+    stale_if_error: Duration | None = None,
+    variants: int = 1,
+) -> Policy:
+    """Return the policy that users' arguments describe.
+
+    Raises
+    ------
+    ConfigError
+        one of them is wrong
+    """
+    if not isinstance(type, str) or not type:
+        raise ConfigError(f"type={type!r} is not the name of a category")
+    if cache_if is not None and not callable(cache_if):
+        raise ConfigError(f"cache_if={cache_if!r} is not callable: give f(result) -> bool")
+    if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= 255:
+        raise ConfigError(f"variants={variants!r} is not a number from 1 to 255")
+    return Policy(
+        type=type,
+        ttl=None if ttl is None else parse_duration(ttl),
+        stale_while_revalidate=parse_duration(
+            stale_while_revalidate or 0, "stale_while_revalidate"
+        ),
+        stale_if_error=parse_duration(stale_if_error or 0, "stale_if_error"),
+        variants=variants,
+        cache_if=cache_if,
+        tags=tag_names(tags),
+    )
+
+
+def tag_names(tags: Any) -> tuple[str, ...]:
+    """Return tags as entries carry them.
+
+    Raises
+    ------
+    ConfigError
+        they are no strings, or a single one where several are expected
+    """
+    names = tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"tags={tags!r}: give strings, or f(bound_arguments, result) -> strings")
+    return names
 
 
 class Freshness(msgspec.Struct, frozen=True):

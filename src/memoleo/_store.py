@@ -10,11 +10,11 @@ import msgspec
 
 from memoleo._entry import Entry
 from memoleo._events import Event, Hook, Spell, logger
-from memoleo._policy import Freshness, Policy
+from memoleo._policy import Freshness, Policy, tag_names
 from memoleo._steps import Returned
 from memoleo.backends._protocol import Backend, Lease
 from memoleo.codecs._protocol import Codec
-from memoleo.errors import CodecError, CorruptEntry
+from memoleo.errors import BackendError, CodecError, CorruptEntry
 from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["Job", "Store"]
@@ -152,7 +152,7 @@ class Store:
                 return None
             tags = policy.tags
             if job.tags is not None:
-                tags = (*tags, *job.tags(value))
+                tags = (*tags, *tag_names(job.tags(value)))
             tokens = policy.tokens(value) if policy.tokens is not None else 0
             payload = job.codec.encode(value)
         except Exception as error:
@@ -187,12 +187,19 @@ class Store:
             self.tell(job, "stored", entry.cost_ms)
 
     def delete(self, key: bytes) -> bool:
-        """Remove an entry; whether there was one."""
+        """Remove an entry; whether there was one.
+
+        Raises
+        ------
+        BackendError
+            it may still be there: whoever asks for a removal must not be told otherwise
+        """
         try:
             return self.backend.delete(key)
+        except BackendError:
+            raise
         except Exception as error:
-            self._writes.failed(error)
-            return False
+            raise BackendError(f"removing an entry failed: {error!r}") from error
 
     def lease(self, job: Job) -> Lease | None:
         """Try to become the one process that computes a key; `None` if another is."""

@@ -189,7 +189,7 @@ def load_settings(
     if named is not None:
         found = (os.path.abspath(named), read_file(named))
     else:
-        found = find_file(os.fspath(start) if start is not None else os.getcwd())
+        found = find_file(os.fspath(start) if start is not None else _working_folder())
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if found is not None:
@@ -222,6 +222,14 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         file=file,
         origins=origins,
     )
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        # It was deleted under the process: nothing can be found from there.
+        return os.path.expanduser("~")
 
 
 class _Layer:
@@ -275,7 +283,7 @@ def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def _from_environment(
     environ: Mapping[str, str], *, known: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    layer = _Layer(os.getcwd())
+    layer = _Layer(_working_folder())
     for name in sorted(environ):
         key = _SHORT_NAMES.get(name)
         if key is None:

@@ -88,6 +88,10 @@ def _adapted(cls: type) -> Writer | None:
             content = to_content(value)
         except RecursionError:
             raise Unkeyable(value, "its adapter calls itself without end") from None
+        except Unkeyable:
+            raise
+        except Exception as error:
+            raise Unkeyable(value, f"its adapter raised {error!r}") from error
         write(content, put, active)
 
     return writer

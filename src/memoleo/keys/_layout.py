@@ -74,8 +74,9 @@ def layout_of(parameters: tuple[Parameter, ...], settings: Settings) -> Layout:
                 value = f"{change_name}({value})"
         elif change is not None:
             names[change_name] = _guarded(change, one.name)
+            names["_memoleo_map"] = map
             many = one.kind == VAR_POSITIONAL
-            value = f"[*map({change_name}, {value})]" if many else f"{change_name}({value})"
+            value = f"[*_memoleo_map({change_name}, {value})]" if many else f"{change_name}({value})"
         elif one.kind == VAR_POSITIONAL:
             value = f"[*{value}]"
         if _is_sentinel(one.default):
@@ -134,7 +135,7 @@ def _guarded(change: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
     def guarded(value: Any) -> Any:
         try:
             return change(value)
-        except TypeError as error:
+        except Exception as error:
             reason = f"its normalize= callable raised {error!r}"
             raise KeyingError(class_name(type(value)), reason, path=name) from error
 
@@ -147,7 +148,7 @@ def _guarded_state(state: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def guarded(instance: Any) -> Any:
         try:
             return state(instance)
-        except TypeError as error:
+        except Exception as error:
             raise _state_error(instance, f"its state= callable raised {error!r}") from error
 
     return guarded
@@ -161,8 +162,8 @@ def _attributes(names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
         for name, reader in readers:
             try:
                 found[name] = reader(instance)
-            except AttributeError as error:
-                reason = f"there is no attribute {name}"
+            except Exception as error:
+                reason = f"reading the attribute {name} raised {error!r}"
                 raise _state_error(instance, reason, f".{name}") from error
         return found
 
