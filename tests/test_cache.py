@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import memoleo
-from memoleo import Cache, CodecError, ConfigError, CorruptEntry, Event, Metrics
+from memoleo import BackendError, Cache, CodecError, ConfigError, CorruptEntry, Event, Metrics
 from memoleo.testing import FakeClock
 
 
@@ -243,7 +243,8 @@ class TestConstruction:
         assert [cache.get_or_compute("k", compute) for _ in range(2)] == [1, 1]
         assert calls == [1, 1]
         assert cache.get("k", "default") == "default"
-        assert cache.delete("k") is False
+        with pytest.raises(BackendError):
+            cache.delete("k")
 
     def test_closing_twice_and_using_again(self, cache: Cache) -> None:
         """close is harmless, and a later use reopens."""

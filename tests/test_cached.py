@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import functools
 import inspect
@@ -257,6 +258,28 @@ class TestFreshness:
         assert f(1) == 2
         assert len(calls) == 2
 
+    def test_refresh_runs_in_the_callers_context(self, clock: FakeClock) -> None:
+        """A background refresh sees the context variables of the call that asked for it."""
+        cache = Cache("memory://", clock=clock)
+        user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+        done = threading.Event()
+
+        @content_cached(cache=cache, ttl=10, stale_while_revalidate=20, version=1)
+        def whoami() -> str:
+            done.set()
+            return user.get()
+
+        user.set("leo")
+        whoami()
+        done.clear()
+        clock.advance(15)
+        whoami()
+        assert done.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == "memoleo-refresh":
+                thread.join(10)
+        assert whoami() == "leo"
+
     def test_stale_if_error(
         self, cache: Cache, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -350,6 +373,25 @@ class TestOptions:
             return f
 
         assert [make(1)(), make(2)(), make(1)()] == [1, 2, 1]
+
+    def test_version_keeps_closures_apart(self, cache: Cache) -> None:
+        """A version stands for the code; what the function closes over counts all the same."""
+
+        def times(n: int) -> Any:
+            @content_cached(cache=cache, version=1)
+            def f(x: int) -> int:
+                return x * n
+
+            return f
+
+        assert [times(2)(5), times(3)(5), times(2)(5)] == [10, 15, 10]
+
+    def test_options_beside_a_function(self, cache: Cache) -> None:
+        """content_cached(f, …) takes its options as the decorator does."""
+        function = content_cached(len, ttl="1m", cache=cache)  # type: ignore[call-overload]
+        assert function("abc") == 3
+        entry = function.peek("abc")
+        assert (entry.ttl, entry.value) == (60.0, 3)
 
     def test_variants(self, cache: Cache) -> None:
         """The first N calls compute; then their results are served in turn."""
@@ -574,6 +616,31 @@ class TestMethods:
         assert two.score.cache_key("ab") == Scorer.score.cache_key(two, "ab")
         assert two.score.refresh("ab") == 4
         assert two.score.invalidate("ab")
+
+    def test_docstring_is_the_methods_own(self, cache: Cache) -> None:
+        """Tools that describe a method by its docstring get that of the method."""
+
+        class Scorer:
+            @content_cached(cache=cache)
+            def score(self, text: str) -> int:
+                """Score a text."""
+                return len(text)
+
+        assert inspect.getdoc(Scorer().score) == "Score a text."
+
+    def test_state_holds_for_a_method_put_into_a_class_later(self, cache: Cache) -> None:
+        """Whoever gives state= says that there is an instance."""
+
+        class Scorer:
+            def __init__(self) -> None:
+                self.name = "s"
+                self.lock = threading.Lock()
+
+            def score(self, text: str) -> int:
+                return len(text)
+
+        Scorer.score = content_cached(cache=cache, state=("name",))(Scorer.score)  # type: ignore[method-assign]
+        assert [Scorer().score("ab"), Scorer().score("ab")] == [2, 2]
 
     def test_state_that_cannot_be_keyed_names_the_attribute(self, cache: Cache) -> None:
         """A client in an attribute is named, with the three ways out."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -531,3 +532,27 @@ def test_an_argument_that_captured_something_is_refused_by_a_closure_too() -> No
     shared.append(threading.Lock())
     with pytest.raises(KeyingError, match=r"^func\.shared \(captured\)\[1\]: _thread"):
         keyer.key((given,), {})
+
+
+def test_module_level_settings_count(tmp_path: Path) -> None:
+    """The arguments of a command line, and instances of declared classes, are read as constants."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import argparse, dataclasses, sys\n"
+        "from memoleo.keys._keyer import Keyer\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--model')\n"
+        "args = parser.parse_args()\n"
+        "def ask(x): return args.model, x\n"
+        "print(Keyer(ask).key((1,), {}).hex())\n"
+    )
+    keys = {
+        subprocess.run(
+            [sys.executable, str(script), "--model", model],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for model in ("a", "b", "a")
+    }
+    assert len(keys) == 2

@@ -111,7 +111,9 @@ class StoredEntry(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         # Values may be private, and large: they don't belong in a log.
-        return f"<StoredEntry {self.key} type={self.type!r} label={self.label!r} age={self.age:.0f}>"
+        return (
+            f"<StoredEntry {self.key} type={self.type!r} label={self.label!r} age={self.age:.0f}>"
+        )
 
     @property
     def fresh(self) -> bool:
@@ -169,7 +171,7 @@ class Cache:
         for name, value in (("clock", clock), *(("hooks", hook) for hook in hooks)):
             if not callable(value):
                 raise ConfigError(f"{name}: {value!r} is not callable")
-        if backend is not None and not hasattr(backend, "get"):
+        if backend is not None and isinstance(backend, (str, bytes, int, float, type)):
             raise ConfigError(f"backend={backend!r} is no memoleo.backends.Backend")
         if metrics is not None and not isinstance(metrics, Metrics):
             raise ConfigError(f"metrics={metrics!r} is no memoleo.Metrics")

@@ -19,7 +19,7 @@ import msgspec
 
 from memoleo import _default, _switch
 from memoleo._cache import Cache, StoredEntry
-from memoleo._callable import BoundCallable, WrappedCallable, takes_call
+from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._decorating import kind_of
 from memoleo._flow import Intent
 from memoleo._policy import Policy, make_policy
@@ -60,7 +60,8 @@ class CacheInfo(NamedTuple):
 
 
 class BoundCached(BoundCallable[P, R]):
-    """A cached function reached through an instance."""
+    # A cached function reached through an instance.
+    __doc__ = Documented()
 
     __slots__ = ()
 
@@ -421,7 +422,7 @@ def content_cached(
         when it is called: an argument has no content that could be keyed exactly
     """
     if callable(type) or isinstance(type, (classmethod, staticmethod)):
-        return content_cached(
+        decorator: Callable[[Any], Any] = content_cached(
             ttl=ttl,
             cache=cache,
             version=version,
@@ -433,7 +434,8 @@ def content_cached(
             stale_if_error=stale_if_error,
             variants=variants,
             state=state,
-        )(type)
+        )
+        return decorator(type)
     if cache is not None and not isinstance(cache, Cache):
         raise ConfigError(f"cache={cache!r} is not a memoleo.Cache")
     tagger = tags if callable(tags) else None

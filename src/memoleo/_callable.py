@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
-__all__ = ["BoundCallable", "WrappedCallable", "takes_call"]
+__all__ = ["BoundCallable", "Documented", "WrappedCallable", "takes_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,8 +35,19 @@ _OF_FUNCTIONS = (
 )
 
 
+class Documented:
+    """The docstring of what is bound, in the place of the class's own.
+
+    Tools describe a method to people, and to language models, by its docstring.
+    """
+
+    def __get__(self, bound: Any, owner: type | None = None) -> str | None:
+        return None if bound is None else bound.__func__.__doc__
+
+
 class BoundCallable(Generic[P, R]):
-    """A wrapper reached through an instance: calls, and methods about calls, pass it on."""
+    # A wrapper reached through an instance: calls, and methods about calls, pass it on.
+    __doc__ = Documented()
 
     __slots__ = ("__func__", "__self__")
 
@@ -136,4 +147,5 @@ class WrappedCallable(Generic[P, R]):
         return self.__qualname__
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.__module__}.{self.__qualname__}>"
+        name = getattr(self, "__qualname__", None) or repr(self.__wrapped__)
+        return f"<{type(self).__name__} {name}>"

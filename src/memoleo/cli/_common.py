@@ -43,8 +43,19 @@ def json_option(function: F) -> F:
 def cache_option(function: F) -> F:
     """Give a command ``--cache URL``."""
     return click.option(
-        "--cache", "url", metavar="URL", help="The cache to use, such as sqlite:///cache.db."
+        "--cache",
+        "url",
+        metavar="URL",
+        callback=_not_empty,
+        help="The cache to use, such as sqlite:///cache.db.",
     )(function)
+
+
+def _not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    # An unset variable in a shell must not stand for the default cache.
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; leave the option out for the default cache")
+    return value
 
 
 def open_cache(url: str | None) -> Cache:

@@ -208,7 +208,7 @@ class Keyer:
         from memoleo.keys._source import Logic, examine
 
         if self._version is not None:
-            logic = Logic.of_version(self._func, self._version)
+            logic = Logic.of_version(self._func, self._version, owner)
         else:
             logic = examine(self._func, owner)
         parameters = _AS_SPELLED if self._parameters is None else self._parameters

@@ -76,7 +76,9 @@ def layout_of(parameters: tuple[Parameter, ...], settings: Settings) -> Layout:
             names[change_name] = _guarded(change, one.name)
             names["_memoleo_map"] = map
             many = one.kind == VAR_POSITIONAL
-            value = f"[*_memoleo_map({change_name}, {value})]" if many else f"{change_name}({value})"
+            value = (
+                f"[*_memoleo_map({change_name}, {value})]" if many else f"{change_name}({value})"
+            )
         elif one.kind == VAR_POSITIONAL:
             value = f"[*{value}]"
         if _is_sentinel(one.default):
@@ -163,7 +165,11 @@ def _attributes(names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
             try:
                 found[name] = reader(instance)
             except Exception as error:
-                reason = f"reading the attribute {name} raised {error!r}"
+                reason = (
+                    f"there is no attribute {name}"
+                    if isinstance(error, AttributeError)
+                    else f"reading the attribute {name} raised {error!r}"
+                )
                 raise _state_error(instance, reason, f".{name}") from error
         return found
 

@@ -19,6 +19,7 @@ _SCALARS = frozenset({str, int, bool, bytes, type(None)})
 
 # Deeper data goes to the tagged lane, which can name a path inside it.
 _DEEPEST = 16
+_HUGE = 1 << 22
 
 # Raises UnicodeEncodeError for lone surrogates and OverflowError for integers beyond 64 bits:
 # such calls belong to the tagged lane.
@@ -38,6 +39,10 @@ def is_plain(values: Iterable[Any], depth: int = 0) -> bool:
     for value in values:
         kind = type(value)
         if kind is str or kind in _SCALARS:
+            # msgspec's buffer grows ahead of what it holds: a huge text goes where it is hashed
+            # without being copied again.
+            if kind is str and len(value) > _HUGE:
+                return False
             continue
         # Containers of scalars are done in place: a call for each would double the cost.
         deeper: list[Any] | None = None

@@ -33,7 +33,7 @@ from memoleo.keys._labels import labelled
 from memoleo.keys._package import Package
 from memoleo.keys._reads import Reads, reads_of_code, reads_of_tree
 from memoleo.keys._resolve import resolve
-from memoleo.keys._standard import is_constant_type
+from memoleo.keys._standard import is_constant_type, is_record
 from memoleo.keys._tokens import token_of
 from memoleo.keys._tree import class_node, code_bytes, function_node, tree_bytes
 from memoleo.keys._wrapped import (
@@ -91,9 +91,15 @@ class Logic(NamedTuple):
             return False
 
     @classmethod
-    def of_version(cls, func: Any, version: bytes) -> Logic:
-        """Return the logic of a function whose user says its version: its name and that."""
-        return cls(hashlib.sha256(b"version" + frame(label_of(func)) + frame(version)).digest())
+    def of_version(cls, func: Any, version: bytes, owner: type | None = None) -> Logic:
+        """Return the logic of a function whose user says its version: its name and that.
+
+        What its closures hold still counts, as far as it is data: two functions that one factory
+        made are two functions, whatever their version. Objects without content don't count.
+        """
+        parts = [frame(b"version"), frame(label_of(func)), frame(_script(func)), frame(version)]
+        digest = hashlib.sha256(b"".join(parts)).digest()
+        return cls(digest, _Examination(func, owner, versioned=True).result().live)
 
 
 def examine(func: Any, owner: type | None = None) -> Logic:
@@ -107,6 +113,17 @@ def examine(func: Any, owner: type | None = None) -> Logic:
         for a method, the class in which its attributes are looked up
     """
     return _Examination(func, owner).result()
+
+
+def _script(func: Any) -> str:
+    """Return the path of the script that a function belongs to; "" for an importable module.
+
+    Every script is called ``__main__``, and many have a function of the same name.
+    """
+    if module_name(home_of(innermost(func))) != "__main__":
+        return ""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.abspath(path) if isinstance(path, str) else ""
 
 
 _SETTINGS = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
@@ -134,8 +151,9 @@ def _logic_of_code(func: FunctionType) -> tuple[bytes, Reads]:
 class _Examination:
     """One walk over a function and the helpers that it reaches."""
 
-    def __init__(self, func: Any, owner: type | None) -> None:
+    def __init__(self, func: Any, owner: type | None, *, versioned: bool = False) -> None:
         self.root = func
+        self.versioned = versioned
         self.owner = owner
         self.home = home_of(innermost(func))
         self.package = Package(self.home)
@@ -278,7 +296,7 @@ class _Examination:
             if self.package.holds(home_of(target)) or self.package.holds(home_of(value)):
                 self.fact("reads", label, name, label_of(target))
                 self.follow(value)
-        elif is_constant_type(value):
+        elif is_constant_type(value) or is_record(value):
             self.constants.setdefault(place, value)
 
     def members(self, reads: Reads, owner: type, label: str) -> None:
@@ -387,7 +405,7 @@ class _Examination:
                 self.count_live(cell, name, label)
         elif is_keyable(value) if isinstance(cell, _Held) else is_settled(value):
             self.count_live(cell, name, label)
-        else:
+        elif not self.versioned:
             self.process = os.getpid()
             self.fact("cell", label, name, token_of(value, name, label_of(self.root)))
             self.pins.append((cell, value))

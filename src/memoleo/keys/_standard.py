@@ -19,7 +19,7 @@ from memoleo.keys._canonical import (
     write_mapping,
 )
 
-__all__ = ["is_constant_type", "standard_writer"]
+__all__ = ["is_constant_type", "is_record", "standard_writer"]
 
 
 def _zone(zone: Any, moment: Any) -> Any:
@@ -210,6 +210,19 @@ _FIXED = frozenset(
         "range",
     ]
 )
+
+
+def is_record(value: Any) -> bool:
+    """Return whether a module's variable holds settings rather than something that works.
+
+    Such are the arguments of a command line, and instances of classes that declare their fields.
+    """
+    kind = type(value)
+    named = (("argparse", "Namespace"), ("types", "SimpleNamespace"))
+    if any(getattr(sys.modules.get(module), name, None) is kind for module, name in named):
+        return True
+    marks = ("__dataclass_fields__", "__pydantic_fields__", "__struct_fields__", "__attrs_attrs__")
+    return any(hasattr(kind, mark) for mark in marks)
 
 
 def is_constant_type(value: Any) -> bool:
