@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memoleo._cache import Cache, StoredEntry
+    from memoleo._cache import Cache
     from memoleo._cached import CachedFunction, content_cached
     from memoleo._default import configure, get_cache
     from memoleo._enable import disable, enable, proxy
     from memoleo._events import Event
     from memoleo._retried import retried
+    from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
     from memoleo._timed import timed, timer
     from memoleo.errors import (
@@ -39,7 +40,7 @@ _HOMES = {
     "KeyingError": "errors",
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
-    "StoredEntry": "_cache",
+    "StoredEntry": "_stored",
     "bypass": "_switch",
     "configure": "_default",
     "content_cached": "_cached",

@@ -32,6 +32,7 @@ from memoleo._policy import Freshness, Policy, make_policy
 from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
+from memoleo._stored import StoredEntry
 from memoleo._stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration, parse_duration
@@ -49,7 +50,7 @@ from memoleo.metrics._metrics import Metrics, get_metrics
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Cache", "StoredEntry"]
+__all__ = ["Cache"]
 
 T = TypeVar("T")
 
@@ -61,64 +62,6 @@ _INTENTS = {
     Mode.REFRESH: Intent.REFRESH,
     Mode.OBSERVE: Intent.OBSERVE,
 }
-
-
-class StoredEntry(msgspec.Struct, frozen=True):
-    """An entry as `Cache.entries` and `peek` show it.
-
-    Parameters
-    ----------
-    key
-        the key as text
-    type, tags, label
-        what it was stored under, and the qualified name of what computed it
-    created
-        when, in seconds since the epoch
-    ttl
-        how many seconds it was meant to be fresh; infinity for ever
-    age
-        how many seconds old it is
-    size
-        bytes that it takes
-    cost_ms
-        milliseconds that computing it took
-    tokens
-        tokens that a model spent on it
-    """
-
-    key: Key
-    type: str
-    tags: tuple[str, ...]
-    label: str
-    created: float
-    ttl: float
-    age: float
-    size: int
-    cost_ms: float
-    tokens: int
-    decode: Callable[[], Any]
-
-    @property
-    def value(self) -> Any:
-        """The stored value, decoded anew at each access.
-
-        Raises
-        ------
-        CodecError
-            this program can't read it
-        """
-        return self.decode()
-
-    def __repr__(self) -> str:
-        # Values may be private, and large: they don't belong in a log.
-        return (
-            f"<StoredEntry {self.key} type={self.type!r} label={self.label!r} age={self.age:.0f}>"
-        )
-
-    @property
-    def fresh(self) -> bool:
-        """Whether it is within its TTL."""
-        return 0.0 <= self.age < self.ttl
 
 
 class Cache:

@@ -18,13 +18,14 @@ from typing import (
 import msgspec
 
 from memoleo import _default, _switch
-from memoleo._cache import Cache, StoredEntry
+from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._decorating import kind_of
 from memoleo._flow import Intent
 from memoleo._policy import Policy, make_policy
 from memoleo._reader import NOT_LOOKED, Missed
 from memoleo._store import Job
+from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration
 from memoleo.errors import ConfigError, KeyingError
@@ -61,7 +62,7 @@ class CacheInfo(NamedTuple):
 
 class BoundCached(BoundCallable[P, R]):
     # A cached function reached through an instance.
-    __doc__ = Documented()
+    __doc__ = Documented()  # pyright: ignore[reportAssignmentType]
 
     __slots__ = ()
 

@@ -47,7 +47,7 @@ class Documented:
 
 class BoundCallable(Generic[P, R]):
     # A wrapper reached through an instance: calls, and methods about calls, pass it on.
-    __doc__ = Documented()
+    __doc__ = Documented()  # pyright: ignore[reportAssignmentType]
 
     __slots__ = ("__func__", "__self__")
 
