@@ -78,7 +78,8 @@ def run(script: Path, folder: Path, host: str | None = None) -> str:
 def test_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The Python blocks of a page run one after the other, as a reader would type them."""
     source = code_of(page)
-    script = tmp_path / f"{page.stem}.py"
+    # Not the name of a module that the page imports.
+    script = tmp_path / f"page_{page.stem}.py"
     script.write_text(source, encoding="utf-8")
     host = request.getfixturevalue("model_host") if needs_a_model(source) else None
     run(script, tmp_path, host)
