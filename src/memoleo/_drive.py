@@ -157,7 +157,11 @@ class Driver:
     async def _alead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
 
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # Another event loop than asyncio's, or none: nobody could be waited for.
+            return Alone()
         flight, leads = self._flights.join(turn.job.key, loop)
         if not leads:
             if not wait or not self._flights.may_wait(flight, loop):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import xxhash
-from payloads import Payload
+from payloads import RESULTS, Payload
 
 from memoleo import Cache, Metrics, content_cached
 
@@ -49,6 +49,7 @@ def in_memory(payload: Payload) -> dict[str, Hit]:
         function = payload.define(content_cached(cache=cache))
         hits[name] = functools.partial(_spread, function, arguments)
     function = payload.define(functools.partial(_coroutine, Cache("memory://")))
+    asyncio.run(function(**arguments))
     hits["memoleo, async"] = functools.partial(_run_through, function, arguments)
 
     @functools.lru_cache
@@ -112,10 +113,7 @@ def misses(payload: Payload, folder: Path) -> dict[str, Hit]:
 
     cache = Cache(f"sqlite:///{folder}/memoleo-miss.db?memory=0", metrics=Metrics())
 
-    @content_cached(cache=cache)
-    def function(values: Any, number: int) -> Any:
-        return payload.result
-
+    function = content_cached(cache=cache)(_answer_of[payload.name])
     values = list(payload.arguments.values())
     return {"floor": floor, "memoleo": lambda: function(values, next(counter))}
 
@@ -142,6 +140,21 @@ def cashews_hits(payload: Payload, rounds: int) -> Callable[[], float] | None:
         return (perf_counter() - started) / rounds
 
     return lambda: asyncio.run(measure())
+
+
+def _answer_p1(values: Any, number: int) -> Any:
+    return RESULTS["P1"]
+
+
+def _answer_p2(values: Any, number: int) -> Any:
+    return RESULTS["P2"]
+
+
+def _answer_p5(values: Any, number: int) -> Any:
+    return RESULTS["P5"]
+
+
+_answer_of = {"P1": _answer_p1, "P2": _answer_p2, "P5": _answer_p5}
 
 
 class _Result:
