@@ -69,6 +69,20 @@ class TestKeysOfOnesOwn:
         with pytest.raises(CodecError):
             cache.set("k", object())
 
+    def test_ttl_of_zero_removes_what_was_there(self, cache: Cache) -> None:
+        """A value that is not to be kept doesn't leave an older one behind."""
+        cache.set("k", 1)
+        cache.set("k", 2, ttl=0)
+        assert cache.get("k") is None
+
+    @pytest.mark.parametrize(
+        "wrong", [{"variants": 0}, {"variants": 300}, {"type": 5}, {"tags": "abc"}, {"tags": [1]}]
+    )
+    def test_wrong_options_are_refused(self, cache: Cache, wrong: dict[str, Any]) -> None:
+        """get_or_compute checks what content_cached checks."""
+        with pytest.raises(ConfigError):
+            cache.get_or_compute("k", lambda: 1, **wrong)
+
     def test_get_or_compute(self, cache: Cache) -> None:
         """The function runs once per key."""
         calls: list[int] = []
@@ -199,6 +213,14 @@ class TestConstruction:
         """A wrong URL says what is wrong with it."""
         with pytest.raises(ConfigError, match=words):
             Cache(url)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"url": 5}, {"backend": 5}, {"clock": 5}, {"metrics": 5}, {"hooks": [5]}]
+    )
+    def test_wrong_arguments(self, wrong: dict[str, Any]) -> None:
+        """A cache that could not work is refused when it is made, not when it is used."""
+        with pytest.raises(ConfigError):
+            Cache(**wrong)
 
     def test_url_and_backend_exclude_each_other(self) -> None:
         """A cache has one place."""

@@ -280,6 +280,27 @@ class TestFreshness:
                 thread.join(10)
         assert whoami() == "leo"
 
+    async def test_refresh_that_exits_does_not_end_the_program(self, clock: FakeClock) -> None:
+        """Whatever a background refresh raises, nobody waits for it."""
+        cache = Cache("memory://", clock=clock)
+        calls: list[int] = []
+        ended = asyncio.Event()
+
+        @content_cached(cache=cache, ttl=10, stale_while_revalidate=20, version=1)
+        async def f(x: int) -> int:
+            calls.append(x)
+            if len(calls) > 1:
+                ended.set()
+                raise SystemExit(3)
+            return x
+
+        await f(1)
+        clock.advance(15)
+        assert await f(1) == 1
+        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.sleep(0)
+        assert await f(1) == 1
+
     def test_stale_if_error(
         self, cache: Cache, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -361,6 +382,18 @@ class TestOptions:
 
         f("  Hello\n World"), f("hello world")
         assert seen == ["  Hello\n World"]
+
+    def test_normalize_of_parameters_with_the_names_of_builtins(self, cache: Cache) -> None:
+        """A parameter may be called as it likes."""
+        calls: list[int] = []
+
+        @content_cached(cache=cache, normalize="text")
+        def f(map: str, *words: str) -> int:
+            calls.append(1)
+            return len(words)
+
+        assert [f("A", "B"), f("a", "b")] == [1, 1]
+        assert calls == [1]
 
     def test_version_takes_the_place_of_the_code(self, cache: Cache) -> None:
         """Another version is another function."""

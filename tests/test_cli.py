@@ -155,6 +155,13 @@ def test_wrong_url(memoleo, home: Path, command: str, wrong: str, status: int, s
     assert list(home.iterdir()) == []
 
 
+def test_empty_url_is_not_the_default_cache(memoleo) -> None:
+    """An unset variable in a shell doesn't clear the user's own cache."""
+    ran = memoleo("clear", "--cache", "", "--yes")
+    assert ran.status == 2
+    assert "empty" in ran.err
+
+
 @pytest.mark.parametrize("command", [["stats"], ["clear", "--yes"], ["doctor"]])
 def test_file_that_is_no_cache(memoleo, home: Path, command: list[str]) -> None:
     """A file of another kind is neither read as a cache nor answered with a traceback."""

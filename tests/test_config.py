@@ -389,3 +389,14 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "memoleo.toml"
     path.write_text("[caching]\nttl = 4\n", encoding="utf-8-sig")
     assert load_settings(path, environ={}).default_ttl == 4.0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that is in use")
+def test_deleted_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose working folder is gone runs with the settings that it finds elsewhere."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert load_settings(environ={"MEMOLEO_ENABLED": "0"}).enabled is False
+    monkeypatch.chdir(tmp_path)
