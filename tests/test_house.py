@@ -22,7 +22,8 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("settings", {"_config_files", "_config_keys", "_settings", "_switch", "config"}),
     (
         "parts",
-        {"_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
+        {"_breaker",
+         "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
          "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics"},
     ),
     ("head and hands", {"_drive", "_flow", "_reader", "_store"}),

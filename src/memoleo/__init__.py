@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memoleo._timed import timed, timer
     from memoleo.errors import (
         BackendError,
+        CircuitOpenError,
         CodecError,
         ConfigError,
         CorruptEntry,
@@ -33,6 +34,7 @@ _HOMES = {
     "BackendError": "errors",
     "Cache": "_cache",
     "CachedFunction": "_cached",
+    "CircuitOpenError": "errors",
     "CodecError": "errors",
     "ConfigError": "errors",
     "CorruptEntry": "errors",
@@ -60,6 +62,7 @@ __all__ = [
     "BackendError",
     "Cache",
     "CachedFunction",
+    "CircuitOpenError",
     "CodecError",
     "ConfigError",
     "CorruptEntry",

@@ -60,12 +60,14 @@ _TRANSIENT = frozenset(
         "urllib3.ProxyError",
     }
 )
-# A bad certificate is as bad next time, and whoever cancelled a future meant it.
+# A bad certificate is as bad next time, whoever cancelled a future meant it, and whoever asked to
+# fail fast doesn't want to wait.
 _LASTING = frozenset(
     {
         "aiohttp.ClientConnectorCertificateError",
         "aiohttp.ServerFingerprintMismatch",
         "concurrent.CancelledError",
+        "memoleo.CircuitOpenError",
         "ssl.SSLCertVerificationError",
     }
 )

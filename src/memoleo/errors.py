@@ -6,8 +6,9 @@
      ├─ ConfigError    (ValueError)  a setting or a decorator argument is wrong
      ├─ KeyingError    (TypeError)   a value has no content that could be keyed exactly
      ├─ CodecError     (ValueError)  a value can't be stored, or stored bytes can't be read
-     └─ BackendError                 a store failed
-         └─ CorruptEntry             an entry does not verify against its checksum
+     ├─ BackendError                 a store failed
+     │   └─ CorruptEntry             an entry does not verify against its checksum
+     └─ CircuitOpenError             a host fails, and the user asked to fail fast
 
 A program that only uses the decorators meets two of them: `ConfigError` when a decorator is
 applied, and `KeyingError` when a function is called. The other two never leave a cached call:
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "CircuitOpenError",
     "CodecError",
     "ConfigError",
     "CorruptEntry",
@@ -83,3 +85,28 @@ class BackendError(MemoleoError):
 
 class CorruptEntry(BackendError):
     """An entry was found, but its bytes don't verify: a miss that is counted as corrupt."""
+
+
+class CircuitOpenError(MemoleoError, ConnectionError):
+    """A call was not made, because its host failed again and again.
+
+    It is only raised where the user asked to fail fast.
+
+    Parameters
+    ----------
+    host
+        which one
+    retry_in
+        seconds until a call may try again whether it works
+    """
+
+    def __init__(self, host: str, retry_in: float) -> None:
+        super().__init__(
+            f"{host} failed again and again, so this call was not made; "
+            f"the next one may try in {retry_in:.3g} s"
+        )
+        self.host = host
+        self.retry_in = retry_in
+
+    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float]]:
+        return type(self), (self.host, self.retry_in)
