@@ -26,8 +26,8 @@ FLOORS: list[tuple[str, set[str]]] = [
          "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
          "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics"},
     ),
-    ("head and hands", {"_drive", "_flow", "_reader", "_store"}),
-    ("cache", {"_cache", "_default"}),
+    ("head and hands", {"_calls", "_drive", "_flow", "_reader", "_remembered", "_store"}),
+    ("cache", {"_cache", "_contents", "_default"}),
     ("doors", {"_cached", "_enable", "_retried", "_timed", "patches", "testing"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip

@@ -442,19 +442,18 @@ def test_counters_and_entries(cache: memoleo.Cache, server: ScriptedOllama) -> N
 def test_a_broken_cache_costs_nothing_but_time(server: ScriptedOllama) -> None:
     """If the cache fails in an unforeseen way, the answer is the server's."""
 
-    class Broken(memoleo.Cache):
-        def call(self, *args: Any, **kwargs: Any) -> Any:
-            raise RuntimeError("broken")
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("broken")
 
-        acall = call
+    def broken() -> memoleo.Cache:
+        cache = memoleo.Cache("memory://")
+        cache.calls.call = cache.calls.acall = fail  # type: ignore[method-assign]
+        return cache
 
-    with (
-        ollama.Client(server.url, verify=False) as client,
-        memoleo.enable(cache=Broken("memory://")),
-    ):
+    with ollama.Client(server.url, verify=False) as client, memoleo.enable(cache=broken()):
         assert client.chat("m", ASK).done
         assert len(list(client.chat("m", ASK, stream=True))) == 4
-    with memoleo.enable(cache=Broken("memory://")):
+    with memoleo.enable(cache=broken()):
 
         async def run() -> None:
             aclient = ollama.AsyncClient(server.url, verify=False)

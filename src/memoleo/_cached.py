@@ -153,7 +153,7 @@ class CachedFunction(WrappedCallable[P, R]):
         if type(value) is not Missed:
             return value  # type: ignore[no-any-return]
         job = self._job(key, args, kwargs)
-        return self._at().cache.call(job, None, value)  # type: ignore[no-any-return]
+        return self._at().cache.calls.call(job, None, value)  # type: ignore[no-any-return]
 
     def _go_on(self, begun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what `_begin` left to be done."""
@@ -164,7 +164,7 @@ class CachedFunction(WrappedCallable[P, R]):
         return self._perform(self._job(begun.key, args, kwargs), None, begun.missed)
 
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.call(job, intent, missed)
+        return self._at().cache.calls.call(job, intent, missed)
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the value of a fresh entry at hand, or a `_Begun` that says how to go on."""
@@ -193,15 +193,16 @@ class CachedFunction(WrappedCallable[P, R]):
         attached = self._attached
         if attached.cache is not cache:
             counters = cache.metrics.cache(self._policy.type).child()
-            job = cache.job(b"", self._policy, _nothing, counters=counters, streamed=self._streamed)
-            reader = cache.reader(job)
+            calls = cache.calls
+            job = calls.job(b"", self._policy, _nothing, counters=counters, streamed=self._streamed)
+            reader = calls.reader(job)
             attached = _Attached(cache, counters, reader or _never)
             self._attached = attached
         return attached
 
     def _job(self, key: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
         attached = self._at()
-        job: Job = attached.cache.job(
+        job: Job = attached.cache.calls.job(
             key,
             self._policy,
             partial(self.__wrapped__, *args, **kwargs),
@@ -257,13 +258,15 @@ class CachedFunction(WrappedCallable[P, R]):
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> StoredEntry | None:
         """Return the entry of a call, fresh or not, or `None`; nothing is computed or counted."""
         job = self._job(self._keyer.key(args, kwargs), args, kwargs)
-        entry: StoredEntry | None = self._at().cache.peek(job)
+        entry: StoredEntry | None = self._at().cache.calls.peek(job)
         return entry
 
     @takes_call
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the entry of a call, all its variants; whether there was one."""
-        found: bool = self._at().cache.forget(self._keyer.key(args, kwargs), self._policy.variants)
+        found: bool = self._at().cache.calls.forget(
+            self._keyer.key(args, kwargs), self._policy.variants
+        )
         return found
 
 
@@ -275,7 +278,7 @@ class _AsyncCached(CachedFunction[P, Any]):
         return await self._go_on(found, args, kwargs)
 
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.acall(job, intent, missed)
+        return self._at().cache.calls.acall(job, intent, missed)
 
 
 class _StreamCached(CachedFunction[P, Any]):
@@ -285,7 +288,7 @@ class _StreamCached(CachedFunction[P, Any]):
         return self._go_on(self._begin(args, kwargs), args, kwargs)
 
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.stream(job, intent)
+        return self._at().cache.calls.stream(job, intent)
 
 
 class _AsyncStreamCached(CachedFunction[P, Any]):
@@ -295,7 +298,7 @@ class _AsyncStreamCached(CachedFunction[P, Any]):
         return self._go_on(self._begin(args, kwargs), args, kwargs)
 
     def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.astream(job, intent)
+        return self._at().cache.calls.astream(job, intent)
 
 
 _KINDS: dict[str, type[CachedFunction[..., Any]]] = {

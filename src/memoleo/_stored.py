@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from memoleo._entry import Entry
+from memoleo.codecs._protocol import Codec
 from memoleo.keys._address import Key
 
 __all__ = ["StoredEntry"]
@@ -46,6 +49,23 @@ class StoredEntry(msgspec.Struct, frozen=True):
     cost_ms: float
     tokens: int
     decode: Callable[[], Any]
+
+    @classmethod
+    def of(cls, key: bytes, entry: Entry, now: float, codec: Codec) -> StoredEntry:
+        """Return how an entry looks at `now`, in seconds since the epoch."""
+        return cls(
+            Key.of(key),
+            entry.type,
+            entry.tags,
+            entry.label,
+            entry.created,
+            entry.ttl,
+            now - entry.created,
+            entry.size,
+            entry.cost_ms,
+            entry.tokens,
+            partial(codec.decode, entry.payload),
+        )
 
     @property
     def value(self) -> Any:

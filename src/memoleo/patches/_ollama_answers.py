@@ -137,7 +137,7 @@ class Answers:
             if isinstance(model, Model):
                 return self._known(call, model)
             job = self._unknown(call, model, partial(self._first, call))
-            return call.run() if job is None else call.cache.call(job)
+            return call.run() if job is None else call.cache.calls.call(job)
         except Exception as error:
             if call.error is not None:
                 raise
@@ -152,7 +152,7 @@ class Answers:
             if isinstance(model, Model):
                 return await self._aknown(call, model)
             job = self._unknown(call, model, partial(self._afirst, call))
-            return await (call.arun() if job is None else call.cache.acall(job))
+            return await (call.arun() if job is None else call.cache.calls.acall(job))
         except Exception as error:
             if call.error is not None:
                 raise
@@ -163,21 +163,21 @@ class Answers:
         if call.question.inputs is None or _switch.mode.get() is _switch.Mode.OBSERVE:
             job = call.job(model, call.run, call.key(model))
             self.hits.learn(call, model, job)
-            return call.cache.call(job)
+            return call.cache.calls.call(job)
         batch = Batch(call, model)
         if not batch.missing:
             return batch.answer()
-        return call.cache.call(batch.job(partial(self._fetch, batch)))
+        return call.cache.calls.call(batch.job(partial(self._fetch, batch)))
 
     async def _aknown(self, call: Call, model: Model) -> Any:
         if call.question.inputs is None or _switch.mode.get() is _switch.Mode.OBSERVE:
             job = call.job(model, call.arun, call.key(model))
             self.hits.learn(call, model, job)
-            return await call.cache.acall(job)
+            return await call.cache.calls.acall(job)
         batch = Batch(call, model)
         if not batch.missing:
             return batch.answer()
-        return await call.cache.acall(batch.job(partial(self._afetch, batch)))
+        return await call.cache.calls.acall(batch.job(partial(self._afetch, batch)))
 
     def _fetch(self, batch: Batch) -> Any:
         """Ask the server for what is missing, unless another has asked for it meanwhile."""
@@ -256,7 +256,7 @@ class Answers:
                 job: Job | None = call.job(model, call.parts, call.key(model))
             else:
                 job = self._unknown(call, model, partial(call.parts, learn=True))
-            source = call.parts() if job is None else call.cache.call(job)
+            source = call.parts() if job is None else call.cache.calls.call(job)
         except Exception as error:
             if call.error is not None:
                 raise
@@ -273,7 +273,7 @@ class Answers:
                 job: Job | None = call.job(model, call.aparts, call.key(model))
             else:
                 job = self._unknown(call, model, partial(call.aparts, learn=True))
-            source: Any = call.aparts() if job is None else call.cache.astream(job)
+            source: Any = call.aparts() if job is None else call.cache.calls.astream(job)
         except Exception as error:
             self._note("asking the cache", error)
             source = call.aparts()

@@ -107,7 +107,7 @@ class Batch:
         took = (self._took if took is None else took) / len(texts)
         for text, row in zip(texts, rows, strict=True):
             job = self._job(text)
-            self.call.cache.keep(job, Returned(row, took))
+            self.call.cache.calls.keep(job, Returned(row, took))
             self._found[text] = row
         return True
 
@@ -118,7 +118,7 @@ class Batch:
 
     def _look(self, texts: Iterable[str]) -> None:
         for text in dict.fromkeys(texts):
-            found = self.call.cache.look(self._job(text))
+            found = self.call.cache.calls.look(self._job(text))
             if found is not None:
                 self._found[text] = found.value
 

@@ -99,7 +99,7 @@ class Call:
         question, cache = self.question, self.cache
         ttl = None
         if model.remote:
-            ttl = min(cache.ttl_for(question.verb.type), _REMOTE_TTL)
+            ttl = min(cache.calls.ttl_for(question.verb.type), _REMOTE_TTL)
         policy = Policy(
             type=question.verb.type,
             ttl=ttl,
@@ -108,7 +108,7 @@ class Call:
             tokens=tokens,
         )
         codec = (PartsCodec if question.streamed else AnswerCodec)(question.answer, question.asked)
-        return cache.job(
+        return cache.calls.job(
             key,
             policy,
             compute,

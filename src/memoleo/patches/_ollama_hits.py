@@ -112,7 +112,7 @@ class Hits:
         question = call.question
         if question.streamed or question.inputs is not None:
             return
-        fresh = call.cache.reader(job)
+        fresh = call.cache.calls.reader(job)
         if fresh is not None:
             if len(self._lanes) >= _MOST:
                 self._lanes = {}

@@ -1,0 +1,226 @@
+"""Calls that are answered from a store: what decorators and patches stand on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from memoleo import _settings, _switch
+from memoleo._drive import Driver
+from memoleo._entry import Entry
+from memoleo._flow import Intent
+from memoleo._policy import Freshness, Policy
+from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
+from memoleo._remembered import Remembered, variant_key
+from memoleo._steps import Returned
+from memoleo._store import Job, Store
+from memoleo._stored import StoredEntry
+from memoleo._stream import LateStream, StreamCodec
+from memoleo._switch import Mode, mode
+from memoleo.backends.memory import MemoryBackend
+from memoleo.backends.tiered import TieredBackend
+from memoleo.codecs._protocol import Codec
+from memoleo.metrics._counters import CacheCounters
+from memoleo.metrics._metrics import Metrics
+
+__all__ = ["Calls"]
+
+_INTENTS = {
+    Mode.SERVE: Intent.ANSWER,
+    Mode.REFRESH: Intent.REFRESH,
+    Mode.OBSERVE: Intent.OBSERVE,
+}
+
+
+class Calls:
+    """Answers calls from one store, or by computing them.
+
+    Parameters
+    ----------
+    store
+        where results are kept
+    codec
+        encodes results that nobody has another codec for
+    metrics
+        where calls are counted
+    ttl
+        seconds for which results are fresh unless their type or their function says otherwise;
+        `None` takes the settings'
+    types
+        the same by type
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        metrics: Metrics,
+        ttl: float | None,
+        types: Mapping[str, float],
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.stream_codec = StreamCodec(codec)
+        self.metrics = metrics
+        self._ttl = ttl
+        self._types = types
+        self._remembered = Remembered()
+        self._driver = Driver(store, self._remembered.seen)
+
+    def ttl_for(self, type: str) -> float:
+        """Return how many seconds entries of a type are fresh unless their function says."""
+        own = self._types.get(type)
+        if own is None:
+            settings = _settings.current()
+            own = settings.ttl_for(type)
+            if own is None:
+                own = settings.default_ttl if self._ttl is None else self._ttl
+        return own
+
+    def job(
+        self,
+        key: bytes,
+        policy: Policy,
+        compute: Callable[[], Any],
+        *,
+        counters: CacheCounters | None = None,
+        tags: Callable[[Any], Iterable[str]] | None = None,
+        streamed: bool = False,
+        codec: Codec | None = None,
+        place: Callable[[], bytes | None] | None = None,
+    ) -> Job:
+        """Return one call, ready for `call`, `acall`, `stream` or `astream`; see `Job`."""
+        if codec is None:
+            codec = policy.codec
+        if codec is None:
+            codec = self.stream_codec if streamed else self.codec
+        return Job(
+            key,
+            policy,
+            Freshness(self.ttl_for(policy.type) if policy.ttl is None else policy.ttl, policy),
+            codec,
+            self.metrics.cache(policy.type) if counters is None else counters,
+            compute,
+            tags,
+            streamed,
+            place,
+        )
+
+    def reader(self, job: Job) -> Callable[[bytes], Any] | None:
+        """Return the hot path for calls like `job`; `None` if there is none."""
+        store = self.store
+        backend = store.backend
+        if store.hooks or job.policy.variants > 1 or job.streamed or backend.remote:
+            return None
+        if isinstance(backend, MemoryBackend):
+            return memory_reader(backend, None, job, store.clock)
+        if isinstance(backend, TieredBackend) and backend.memory is not None:
+            return memory_reader(backend.memory, backend, job, store.clock)
+        return store_reader(store, job)
+
+    def look(self, job: Job) -> Returned | None:
+        """Return what is stored for a call if it is fresh, counted as a hit; compute nothing."""
+        found = self.store.load(job)
+        return None if found is None else self.store.serve(job, found)
+
+    def keep(self, job: Job, result: Returned) -> None:
+        """Store the result of a call that was computed elsewhere."""
+        if job.freshness.ttl > 0:
+            self.store.save(job, result)
+
+    def call(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
+        """Answer a call from the cache or by computing it, as the current mode asks.
+
+        Parameters
+        ----------
+        job
+            the call
+        intent
+            why it is made; `None` takes it from the current mode
+        missed
+            what a reader found out already
+        """
+        intent = self._intent(job, intent)
+        if intent is None:
+            return job.compute()
+        job = self._variant(job)
+        found = None
+        if intent is not Intent.REFRESH:
+            found = self._found(job, missed) if missed.looked else self.store.load(job)
+        return self._driver.run(job, intent, found)
+
+    async def acall(
+        self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
+    ) -> Any:
+        """Answer a call as `call` does, with a `compute` that is awaited."""
+        intent = self._intent(job, intent)
+        if intent is None:
+            return await job.compute()
+        job = self._variant(job)
+        found = None
+        if intent is not Intent.REFRESH:
+            if missed.looked:
+                found = self._found(job, missed)
+            elif self.store.backend.remote:
+                import asyncio
+
+                found = await asyncio.to_thread(self.store.load, job)
+            else:
+                found = self.store.load(job)
+        return await self._driver.arun(job, intent, found)
+
+    def _found(self, job: Job, missed: Missed) -> Entry | None:
+        if missed.error is not None:
+            self.store.blame(job, missed.error)
+        return missed.entry
+
+    def stream(self, job: Job, intent: Intent | None = None) -> Iterator[Any]:
+        """Answer a call whose result is an iterator; nothing runs before its first item."""
+        intent = self._intent(job, intent)
+        if intent is None:
+            source: Iterator[Any] = job.compute()
+            return source
+        return self._streamed(job, intent)
+
+    def _streamed(self, job: Job, intent: Intent) -> Generator[Any, Any, Any]:
+        return (yield from self.call(job, intent))
+
+    def astream(self, job: Job, intent: Intent | None = None) -> AsyncIterator[Any]:
+        """Answer a call whose result is an asynchronous iterator."""
+        intent = self._intent(job, intent)
+        if intent is None:
+            source: AsyncIterator[Any] = job.compute()
+            return source
+        return LateStream(partial(self.acall, job, intent))
+
+    def peek(self, job: Job) -> StoredEntry | None:
+        """Return what is stored for a call, fresh or not, without computing or counting."""
+        entry = self.store.load(job)
+        if entry is None:
+            return None
+        return StoredEntry.of(job.key, entry, self.store.clock(), job.codec)
+
+    def codec_named(self, name: str) -> Codec:
+        """Return the codec of an entry that was written with the codec of this name."""
+        return self.stream_codec if name == self.stream_codec.name else self.codec
+
+    def forget(self, key: bytes, variants: int = 1) -> bool:
+        """Remove what is stored for a call; whether there was anything."""
+        found = [self.store.delete(variant_key(key, turn)) for turn in range(variants)]
+        return any(found)
+
+    def _intent(self, job: Job, asked: Intent | None) -> Intent | None:
+        """Return why a call is made; `None` if no cache is to be asked."""
+        if not _switch.enabled() or job.freshness.ttl <= 0:
+            return None
+        return _INTENTS.get(mode.get()) if asked is None else asked
+
+    def _variant(self, job: Job) -> Job:
+        variants = job.policy.variants
+        if variants == 1:
+            return job
+        turn = self._remembered.turn(job.key, variants)
+        return msgspec.structs.replace(job, key=variant_key(job.key, turn))
