@@ -16,6 +16,7 @@ import wrapt
 from scripted_ollama import ScriptedOllama
 
 import memoleo
+from memoleo._enable import _check_options
 from memoleo._patch import Patch
 
 ORIGINAL = vars(ollama.Client)["_request"]
@@ -374,3 +375,26 @@ def test_threads_enable_and_disable(cache: memoleo.Cache) -> None:
     for thread in threads:
         thread.join()
     assert untouched()
+
+
+def test_options_that_nobody_heeds_are_refused() -> None:
+    """An option of a package that isn't enabled is an error, not a silence."""
+    with pytest.raises(memoleo.ConfigError, match="has no effect"):
+        _check_options({}, {"share_by_digest": True})
+
+
+def test_import_hook_leaves_nothing_behind() -> None:
+    """The loader, the spec and `sys.meta_path` are what they are without the hook."""
+    program = """
+import sys, memoleo
+finders = list(sys.meta_path)
+handle = memoleo.enable()
+assert sys.meta_path != finders
+import ollama
+assert "_imports" not in type(ollama.__loader__).__module__
+assert ollama.__spec__.loader is ollama.__loader__
+assert "memoleo" in ollama.Client._request.__code__.co_filename
+handle.close()
+assert sys.meta_path == finders
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,13 +15,14 @@ from memoleo._default import get_cache
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
-from memoleo.patches.ollama import OllamaTarget, is_client, wrapped_client
+from memoleo.patches._package import Package
+from memoleo.patches.ollama import OllamaPackage, is_client, wrapped_client
 
 __all__ = ["Enabled", "disable", "enable", "proxy"]
 
 T = TypeVar("T")
 
-_TARGETS = {"ollama": OllamaTarget()}
+_PACKAGES: dict[str, Package] = {package.name: package for package in (OllamaPackage(),)}
 _lock = threading.RLock()
 _handles: list[Enabled] = []
 
@@ -34,12 +36,12 @@ class Enabled:
     Parameters
     ----------
     answers
-        what answers, per target
+        what answers, per package
     settings
         those that it put in force, if it brought any
     """
 
-    def __init__(self, answers: dict[str, Answers], settings: Settings | None = None) -> None:
+    def __init__(self, answers: dict[str, Any], settings: Settings | None = None) -> None:
         self._answers = answers
         self._settings = settings
         self._before = (None, None) if settings is None else _put_in_force(settings)
@@ -106,8 +108,8 @@ def enable(
     config
         a settings file that is in force until the handle is closed
     share_by_digest
-        whether Ollama servers share answers of models with the same digest. They give different
-        ones if they are set up differently, with another context length for example
+        for "ollama": whether servers share answers of models with the same digest. They give
+        different ones if they are set up differently, with another context length for example
 
     Returns
     -------
@@ -123,18 +125,17 @@ def enable(
         raise ConfigError(
             "enable(targets=…) is not available yet; decorate with memoleo.content_cached"
         )
-    for name in names:
-        if name not in _TARGETS:
-            known = ", ".join(map(repr, _TARGETS))
-            raise ConfigError(f"enable({name!r}): there is no such target; known: {known}")
-    settings = None if config is None else load_settings(config)
-    if settings is None:
-        _settings.current()
-    elif cache is None:
-        cache = settings.cache_url
-    answers = Answers(_source(cache), share_by_digest=share_by_digest)
+    own = None if config is None else load_settings(config)
+    settings = _settings.current() if own is None else own
+    if own is not None and cache is None:
+        cache = own.cache_url
+    packages = _chosen(names, settings)
+    options = {"share_by_digest": share_by_digest}
+    _check_options(packages, options)
+    source = _source(cache)
+    answers = {name: each.answers(source, settings, options) for name, each in packages.items()}
     with _lock:
-        handle = Enabled(dict.fromkeys(names or _TARGETS, answers), settings)
+        handle = Enabled(answers, own)
         _handles.append(handle)
         try:
             _turn()
@@ -142,6 +143,33 @@ def enable(
             handle.close()
             raise
     return handle
+
+
+def _chosen(names: tuple[str, ...], settings: Settings) -> dict[str, Package]:
+    if not names:
+        return {name: each for name, each in _PACKAGES.items() if each.wanted(settings)}
+    for name in names:
+        if name not in _PACKAGES:
+            match = get_close_matches(str(name), _PACKAGES, n=1)
+            meant = f" Did you mean {match[0]!r}?" if match else ""
+            known = ", ".join(map(repr, _PACKAGES))
+            raise ConfigError(
+                f"enable({name!r}): there is no such package; known: {known}.{meant} "
+                "Classes and functions of your own go in targets=[…]"
+            )
+    return {name: _PACKAGES[name] for name in names}
+
+
+def _check_options(packages: dict[str, Package], options: dict[str, Any]) -> None:
+    """Refuse an option that nobody would heed."""
+    for name, value in options.items():
+        if value is None or value is False or value == ():
+            continue
+        if not any(name in package.options for package in packages.values()):
+            takers = [each.name for each in _PACKAGES.values() if name in each.options]
+            raise ConfigError(
+                f"enable({name}=…) has no effect here: name one of {', '.join(map(repr, takers))}"
+            )
 
 
 def disable() -> None:
@@ -190,7 +218,6 @@ def _put_in_force(settings: Settings) -> tuple[Settings | None, bool | None]:
 
 
 def _turn() -> None:
-    """Bring every target in line with the handles that are open."""
-    for name, target in _TARGETS.items():
-        wanted = [handle for handle in _handles if name in handle._answers]
-        target.turn(wanted[-1]._answers[name] if wanted else None)
+    """Bring every package in line with the handles that are open."""
+    for name, package in _PACKAGES.items():
+        package.turn([each._answers[name] for each in _handles if name in each._answers])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Patch", "when_imported"]
+__all__ = ["Patch"]
 
 _ABSENT: Any = object()
 
@@ -82,39 +80,3 @@ class Patch:
             seen.add(id(found))
             found = getattr(found, "__wrapped__", None)
         return False
-
-
-_lock = threading.Lock()
-_awaited: dict[str, list[Callable[[ModuleType], None]]] = {}
-
-
-def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
-    """Call `act` with a module: now if it is imported already, else once it is.
-
-    Import hooks can't be taken back: `act` has to know whether it is still wanted. Asking again
-    for the same `name` and `act` changes nothing.
-
-    Parameters
-    ----------
-    name
-        the full name of the module
-    act
-        gets the module, after its own code has run
-    """
-    module = sys.modules.get(name)
-    if module is not None and not _initializing(module):
-        act(module)
-        return
-    with _lock:
-        waiting = _awaited.setdefault(name, [])
-        if act in waiting:
-            return
-        waiting.append(act)
-    # wrapt imports asyncio, which is too much for programs that patch what is there already.
-    import wrapt
-
-    wrapt.register_post_import_hook(act, name)
-
-
-def _initializing(module: ModuleType) -> bool:
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

@@ -8,57 +8,68 @@ is private, so its shape is checked before it is replaced.
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from memoleo._patch import Patch, when_imported
+from memoleo._cache import Cache
+from memoleo._imports import when_imported
+from memoleo._patch import Patch
+from memoleo.config import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
 from memoleo.patches._ollama_hits import ABSENT
 
-__all__ = ["OllamaTarget", "is_client", "wrapped_client"]
+__all__ = ["OllamaPackage", "is_client", "wrapped_client"]
 
 _SEAMS = (("Client", False), ("AsyncClient", True))
 _RAW = "_request_raw"
 _REQUEST = "_request"
 
 
-class OllamaTarget:
-    """The classes of the ollama package, patched while somebody wants it."""
+class OllamaPackage:
+    """The classes of the ollama package, patched while somebody wants it; see `Package`."""
 
     name = "ollama"
+    options = frozenset({"share_by_digest"})
 
     def __init__(self) -> None:
-        self.answers: Answers | None = None
+        self.current: Answers | None = None
         self._patches: list[Patch] = []
         self._lock = threading.Lock()
+        self._unhook: Callable[[], None] | None = None
 
-    def turn(self, answers: Answers | None) -> None:
-        """Answer all clients from now on, or none with `None`.
+    def wanted(self, settings: Settings) -> bool:
+        """See `Package.wanted`."""
+        return True
 
-        The package is patched once it is imported.
+    def answers(
+        self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
+    ) -> Answers:
+        """See `Package.answers`."""
+        return Answers(cache, share_by_digest=options["share_by_digest"])
 
-        Raises
-        ------
-        ConfigError
-            the installed package can't be patched; it is left as it is
-        """
-        before, self.answers = self.answers, answers
-        if answers is None:
+    def turn(self, stack: Sequence[Answers]) -> None:
+        """See `Package.turn`."""
+        before, self.current = self.current, stack[-1] if stack else None
+        if self.current is None:
             self._restore()
             return
         try:
-            when_imported("ollama", self._imported)
+            if self._unhook is None:
+                self._unhook = when_imported("ollama", self._imported)
+            elif self._patches and "ollama" in sys.modules:
+                self._imported(sys.modules["ollama"])
         except BaseException:
-            self.answers = before
+            self.current = before
             raise
 
     def _imported(self, package: ModuleType) -> None:
         with self._lock:
-            if self.answers is None:
+            if self.current is None:
                 return
             check(package)
             if not self._patches:
@@ -71,19 +82,22 @@ class OllamaTarget:
                 patch.apply()
 
     def _restore(self) -> None:
+        if self._unhook is not None:
+            self._unhook()
+            self._unhook = None
         with self._lock:
             for patch in reversed(self._patches):
                 patch.restore()
 
     def _wrap(self, is_async: bool) -> Callable[[Any], Callable[..., Any]]:
         def wrap(original: Any) -> Callable[..., Any]:
-            return _request(original, lambda: self.answers, is_async=is_async)
+            return _request(original, lambda: self.current, is_async=is_async)
 
         return wrap
 
     def _watch(self, is_async: bool) -> Callable[[Any], Callable[..., Any]]:
         def wrap(original: Any) -> Callable[..., Any]:
-            return _raw(original, lambda: self.answers, is_async=is_async)
+            return _raw(original, lambda: self.current, is_async=is_async)
 
         return wrap
 
@@ -178,8 +192,6 @@ def check(package: ModuleType) -> None:
 
 def is_client(value: Any) -> bool:
     """Whether a value is a client of the ollama package, which may not even be imported."""
-    import sys
-
     package = sys.modules.get("ollama")
     kinds = tuple(getattr(package, name) for name, _ in _SEAMS if hasattr(package, name))
     return isinstance(value, kinds)
@@ -194,7 +206,6 @@ def wrapped_client(client: Any, answers: Answers) -> Any:
         the installed package can't be patched
     """
     import copy
-    import sys
 
     check(sys.modules["ollama"])
     from memoleo.patches._ollama_proxy import ClientProxy
