@@ -141,8 +141,9 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         loader = self._loader
-        if module.__spec__ is not None and module.__spec__.loader is self:
-            module.__spec__.loader = loader
+        spec: Any = module.__spec__
+        if spec is not None and spec.loader is self:
+            spec.loader = loader
         if getattr(module, "__loader__", None) is self:
             module.__loader__ = loader
         loader.exec_module(module)
