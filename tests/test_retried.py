@@ -22,8 +22,8 @@ import pytest
 
 from memoleo import _pausing
 from memoleo._retried import retried
-from memoleo._retry_rules import is_transient, parse_retry_after, retry_after, status_of
-from memoleo._retrying import Failure, Stop, make_policy, retrying
+from memoleo._retry_rules import host_of, is_transient, parse_retry_after, retry_after, status_of
+from memoleo._retrying import Failure, Retry, Stop, make_policy, retrying
 from memoleo._timed import timed
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
@@ -300,8 +300,8 @@ class TestDeadline:
         policy = make_policy(ConnectionError, 3, (100, 300), False, None, 10)
         head = retrying(policy)
         next(head)
-        assert head.send(Failure(ConnectionError(), 0.5, 0.0, False)) == 0.1
-        assert head.send(Failure(ConnectionError(), 9.6, 0.0, False)) == 0.3
+        assert head.send(Failure(ConnectionError(), 0.5, 0.0, False)) == Retry(0.1)
+        assert head.send(Failure(ConnectionError(), 9.6, 0.0, False)) == Retry(0.3)
         with pytest.raises(StopIteration) as stop:
             head.send(Failure(ConnectionError(), 9.9, 0.0, False))
         assert stop.value.value == Stop(True, "3 attempts in 9.9 s")
@@ -506,6 +506,20 @@ class TestClients:
         assert caught.value.__notes__[-1].endswith(
             "the server asks for 60 s, past the deadline of 10 s"
         )
+
+    def test_host(self, client, server):
+        """The host is known from the error, so that it can have a budget."""
+        server.script[:] = [(503, {}, b"busy")]
+        with pytest.raises(Exception, match=r"(?i)503|busy|unavailable") as caught:
+            run(client(server.url))
+        assert host_of(caught.value) == server.url.removeprefix("http://")
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            host = f"127.0.0.1:{bound.getsockname()[1]}"
+            with pytest.raises(Exception, match=r"(?i)connect|refused") as caught:
+                run(client(f"http://{host}"))
+        # The errors of urllib don't say where a connection was refused.
+        assert host_of(caught.value) == (None if client is with_urllib else host)
 
     def test_never_with_classes(self, client, server, waits):
         """Given classes don't make 401 or 404 worth another try."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 
+from memoleo._retry_budget import RetryBudget
+
 __all__ = ["Pausing", "current", "replace"]
 
 
 class Pausing:
-    """Real time."""
+    """Real time, and what may be spent in it."""
+
+    def __init__(self) -> None:
+        self.budget = RetryBudget()
 
     def elapsed(self) -> float:
         """Return seconds of a clock that nobody sets."""

@@ -9,7 +9,16 @@ from typing import Any, Protocol, TypeVar, overload
 from memoleo import _pausing
 from memoleo._decorating import aforward, decorate, default_name, resume
 from memoleo._retry_rules import ErrorRule, is_transient
-from memoleo._retrying import Backoff, Failure, RetryPolicy, Stop, make_policy, retrying
+from memoleo._retrying import (
+    Backoff,
+    Failure,
+    Retry,
+    RetryPolicy,
+    Stop,
+    Take,
+    make_policy,
+    retrying,
+)
 from memoleo._units import Duration
 from memoleo.errors import ConfigError
 from memoleo.metrics._metrics import RESERVED, OperationStats, get_metrics
@@ -148,14 +157,15 @@ _around: ContextVar[_Attempt | None] = ContextVar("memoleo_attempt", default=Non
 class _Call:
     """One call of a retried function: what its drivers have in common."""
 
-    __slots__ = ("attempt", "head", "outer", "pausing", "policy", "started", "tally")
+    __slots__ = ("attempt", "head", "outer", "pausing", "policy", "started", "taken", "tally")
 
-    head: Generator[float, Failure, Stop] | None
+    head: Generator[Take | Retry, Any, Stop] | None
 
     def __init__(self, policy: RetryPolicy, tally: _Tally) -> None:
         self.policy = policy
         self.tally = tally
         self.head = None
+        self.taken: list[str] = []
         self.outer = _around.get()
         self.pausing = _pausing.current()
         self.started = self.pausing.elapsed()
@@ -175,14 +185,25 @@ class _Call:
             next(self.head)
         handled = self.attempt.given_up is not None and _stems_from(error, self.attempt.given_up)
         elapsed = self.pausing.elapsed() - self.started
+        failure = Failure(error, elapsed, self.pausing.now(), handled)
         try:
-            seconds = self.head.send(Failure(error, elapsed, self.pausing.now(), handled))
+            step = self.head.send(failure)
+            while isinstance(step, Take):
+                taken = self.pausing.budget.take(step.host, self.pausing.elapsed())
+                if taken:
+                    self.taken.append(step.host)
+                step = self.head.send(taken)
         except StopIteration as stop:
             self._give_up(error, stop.value, handled)
             return None
         self.tally.count()
-        _log(f"{self.tally.name} failed ({error!r}); next attempt in {seconds:.3g} s")
-        return seconds
+        _log(f"{self.tally.name} failed ({error!r}); next attempt in {step.wait:.3g} s")
+        return step.wait
+
+    def succeeded(self) -> None:
+        """Give back what its retries took of the budgets."""
+        for host in self.taken:
+            self.pausing.budget.give_back(host, 1, self.pausing.elapsed())
 
     def _give_up(self, error: Exception, stop: Stop, handled: bool) -> None:
         if stop.gave_up and self.outer is not None:
@@ -232,7 +253,10 @@ def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Calla
         while True:
             call.begin()
             try:
-                return func(*args, **kwargs)
+                result = func(*args, **kwargs)
+                if call.taken:
+                    call.succeeded()
+                return result
             except Exception as error:
                 if (seconds := call.wait(error)) is None:
                     raise
@@ -249,7 +273,10 @@ def _async(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Call
         while True:
             call.begin()
             try:
-                return await func(*args, **kwargs)
+                result = await func(*args, **kwargs)
+                if call.taken:
+                    call.succeeded()
+                return result
             except Exception as error:
                 if (seconds := call.wait(error)) is None:
                     raise
@@ -277,6 +304,7 @@ def _generator(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> 
             finally:
                 call.end()
             call.pausing.pause(seconds)
+        call.succeeded()
         return (yield from resume(source, item))
 
     return wrapper
@@ -301,6 +329,7 @@ def _async_generator(
             finally:
                 call.end()
             await call.pausing.apause(seconds)
+        call.succeeded()
         while True:
             sent = thrown = None
             try:

@@ -16,6 +16,7 @@ from memoleo.errors import ConfigError
 __all__ = [
     "PASSING_STATUSES",
     "ErrorRule",
+    "host_of",
     "is_transient",
     "match_errors",
     "parse_retry_after",
@@ -171,6 +172,46 @@ def _body(error: BaseException) -> str:
     # would raise, or read from a connection that the user streams from.
     content = _get(_get(error, "response"), "_content")
     return content.decode(errors="replace") if isinstance(content, bytes) else ""
+
+
+def host_of(error: BaseException) -> str | None:
+    """Return the host that an error of a known library came from, as ``host`` or ``host:port``."""
+    for cause in _all_causes(error):
+        for url in (
+            _get(_get(cause, "request"), "url"),
+            _get(_get(cause, "request_info"), "url"),
+            _get(cause, "url"),
+        ):
+            if url is not None and (host := _host(str(url))):
+                return host
+        for holder in (cause, _get(cause, "pool"), _get(cause, "conn")):
+            host, port = _get(holder, "host"), _get(holder, "port")
+            if isinstance(host, str) and host:
+                return f"{host}:{port}" if isinstance(port, int) else host
+    return None
+
+
+def _all_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it says it comes from, and what it came up under."""
+    yield from _causes(error)
+    for _ in range(10):
+        if error.__context__ is None:
+            return
+        error = error.__context__
+        yield error
+
+
+def _host(url: str) -> str | None:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    if not parts.hostname:
+        return None
+    return parts.hostname if port is None else f"{parts.hostname}:{port}"
 
 
 def match_errors(rule: Any, what: str) -> Callable[[Exception], bool]:

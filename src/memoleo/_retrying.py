@@ -1,6 +1,6 @@
 """The head of a retried call: whether to try again, and when.
 
-A generator that is sent failures and yields seconds to wait. It reads no clock, never sleeps and
+A generator that yields steps and is sent what came of them. It reads no clock, never sleeps and
 knows neither threads nor tasks; `memoleo._retried` has the hands.
 """
 
@@ -11,11 +11,20 @@ from itertools import chain, count, repeat
 from math import inf
 from typing import Any, NamedTuple, cast
 
-from memoleo._retry_rules import match_errors, retry_after
+from memoleo._retry_rules import host_of, match_errors, retry_after
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import ConfigError
 
-__all__ = ["Backoff", "Failure", "RetryPolicy", "Stop", "make_policy", "retrying"]
+__all__ = [
+    "Backoff",
+    "Failure",
+    "Retry",
+    "RetryPolicy",
+    "Stop",
+    "Take",
+    "make_policy",
+    "retrying",
+]
 
 Backoff = float | Iterable[float] | Callable[[], Iterable[Any]]
 """Milliseconds: the same each time, one after the other, or a wait generator of `backoff`."""
@@ -82,31 +91,60 @@ class Stop(NamedTuple):
     note: str | None = None
 
 
-def retrying(policy: RetryPolicy) -> Generator[float, Failure, Stop]:
-    """Return the decisions of one call: seconds to wait for each failure, at last a `Stop`.
+class Take(NamedTuple):
+    """Take a token from a host's budget of retries. Answer: whether there was one."""
+
+    host: str
+
+
+class Retry(NamedTuple):
+    """Call again. Answer: the next `Failure`, if there is one.
+
+    Parameters
+    ----------
+    wait
+        seconds to wait before that
+    host
+        whose budget it comes from; `None` if no host is known
+    """
+
+    wait: float
+    host: str | None = None
+
+
+def retrying(policy: RetryPolicy) -> Generator[Take | Retry, Any, Stop]:
+    """Return the decisions of one call: a `Retry` for each failure, at last a `Stop`.
 
     What it yields first has no meaning.
     """
-    wait = 0.0
+    answer: Retry | Stop = Retry(0.0)
     waits = policy.waits()
     for attempt in count(1):
         # The failure is held nowhere here: it would keep the caller's frames alive in a cycle.
-        answer = _decide(policy, attempt, waits, (yield wait))
+        answer = _decide(policy, attempt, waits, (yield answer))
         if isinstance(answer, Stop):
             return answer
-        wait = answer
+        if answer.host is not None and not (yield Take(answer.host)):
+            return Stop(
+                gave_up=True,
+                note=f"{_times(attempt)}; the budget of retries for {answer.host} is used up",
+            )
     raise AssertionError
+
+
+def _times(attempt: int) -> str:
+    return f"{attempt} attempt{'s' * (attempt > 1)}"
 
 
 def _decide(
     policy: RetryPolicy, attempt: int, waits: Iterator[float], failure: Failure
-) -> float | Stop:
+) -> Retry | Stop:
     error = failure.error
     if failure.handled:
         return Stop(gave_up=True)
     if not policy.applies(error):
         return Stop(gave_up=False)
-    tried = f"{attempt} attempt{'s' * (attempt > 1)} in {failure.elapsed:.3g} s"
+    tried = f"{_times(attempt)} in {failure.elapsed:.3g} s"
     if policy.gives_up is not None and policy.gives_up(error):
         return Stop(gave_up=True, note=f"{tried}, then give_up said to stop")
     if attempt >= policy.attempts:
@@ -125,7 +163,7 @@ def _decide(
             gave_up=True,
             note=f"{tried}; {why} {wait:.3g} s, past the deadline of {policy.deadline:.3g} s",
         )
-    return wait
+    return Retry(wait, host_of(error))
 
 
 def make_policy(

@@ -1,0 +1,69 @@
+"""How many retries a host gets: a token bucket each, so that a broken host meets no storm.
+
+A retry takes a token. A bucket holds `BURST` of them, fills by `PER_SECOND`, and gets back what a
+call took that succeeded in the end. Where it is empty, errors are final at once.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from memoleo._platform import renew_after_fork
+
+__all__ = ["BURST", "PER_SECOND", "RetryBudget"]
+
+BURST = 100
+PER_SECOND = 10
+
+_HOSTS = 1024
+
+
+class RetryBudget:
+    """The buckets of all hosts, from any thread or task. One met for the first time has it full.
+
+    No clock of its own: whoever calls says what time it is, on a clock that nobody sets.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def take(self, host: str, now: float) -> bool:
+        """Take a token, and return whether there was one.
+
+        Parameters
+        ----------
+        host
+            where the retry would go
+        now
+            seconds
+        """
+        with self._lock:
+            tokens = self._fill(host, now)
+            taken = tokens >= 1
+            self._buckets[host] = (tokens - taken, now)
+            return taken
+
+    def give_back(self, host: str, tokens: int, now: float) -> None:
+        """Return what a call took that succeeded."""
+        with self._lock:
+            self._buckets[host] = (min(self._fill(host, now) + tokens, BURST), now)
+
+    def left(self, host: str, now: float) -> float:
+        """Return the tokens that a host has."""
+        with self._lock:
+            tokens = self._fill(host, now)
+            self._buckets[host] = (tokens, now)
+            return tokens
+
+    def _fill(self, host: str, now: float) -> float:
+        """Return the tokens at `now`; the host has to be put back, as the one used last."""
+        tokens, since = self._buckets.pop(host, (float(BURST), now))
+        if len(self._buckets) >= _HOSTS:
+            del self._buckets[next(iter(self._buckets))]
+        # A clock that was replaced in between may be behind.
+        return min(tokens + max(now - since, 0.0) * PER_SECOND, BURST)
