@@ -117,13 +117,14 @@ def retrying(policy: RetryPolicy) -> Generator[Take | Retry, Any, Stop]:
 
     What it yields first has no meaning.
     """
-    answer: Retry | Stop = Retry(0.0)
+    step = Retry(0.0)
     waits = policy.waits()
     for attempt in count(1):
         # The failure is held nowhere here: it would keep the caller's frames alive in a cycle.
-        answer = _decide(policy, attempt, waits, (yield answer))
+        answer = _decide(policy, attempt, waits, (yield step))
         if isinstance(answer, Stop):
             return answer
+        step = answer
         if answer.host is not None and not (yield Take(answer.host)):
             return Stop(
                 gave_up=True,
