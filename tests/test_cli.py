@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from memoleo import Cache
+from memoleo.cli._main import commands
 
-COMMANDS = ["demo", "stats", "clear", "config", "doctor"]
+COMMANDS = commands.list_commands(click.Context(commands))
 
 
 class Ran:

@@ -18,8 +18,11 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "memoleo"
 
 FLOORS: list[tuple[str, set[str]]] = [
-    ("ground", {"_callable", "_entry", "_events", "_pausing", "_platform",
-         "_retry_budget", "_units", "errors"}),
+    (
+        "ground",
+        {"_callable", "_entry", "_events", "_health", "_pausing", "_platform",
+         "_retry_budget", "_units", "_version", "errors"},
+    ),
     ("settings", {"_config_files", "_config_keys", "_settings", "_switch", "config"}),
     (
         "parts",

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from math import inf, isnan
+from math import inf, isinf, isnan
 
 from memoleo.errors import ConfigError
 
-__all__ = ["Duration", "parse_count", "parse_duration", "parse_size"]
+__all__ = [
+    "Duration",
+    "duration_text",
+    "parse_count",
+    "parse_duration",
+    "parse_size",
+    "size_text",
+]
 
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta`, or text such as "250ms", "90s", "15m", "24h", "30d" or "forever"."""
@@ -88,3 +95,22 @@ def parse_count(value: object, what: str = "max_entries") -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise ConfigError(f"{what}={value!r} is not a positive whole number")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as people write it: "30d", "1.5h", "forever"."""
+    if isinf(seconds):
+        return "forever"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length:
+            return f"{seconds / length:.6g}{unit}"
+    return f"{seconds * 1000:.6g}ms" if seconds else "0s"
+
+
+def size_text(size: float) -> str:
+    """Return a size as people write it: "1.2 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from memoleo._default import default_url
+from memoleo._health import Finding, damage, put_aside, room, scrutinize
 from memoleo._urls import open_backend
-from memoleo.cli._common import is_store, size_text, store_path
-from memoleo.cli._version import version
+from memoleo._version import version
+from memoleo.cli._common import is_store, store_path
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
 
-__all__ = ["Finding", "examine"]
-
-LITTLE_ROOM = 512 * 1024**2
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at.
-
-    Parameters
-    ----------
-    check
-        what was looked at
-    status
-        "ok", "warning" (worth knowing) or "problem" (something doesn't work)
-    message
-        what was found
-    advice
-        what to do about it
-    """
-
-    check: str
-    status: Literal["ok", "warning", "problem"]
-    message: str
-    advice: str = ""
+__all__ = ["examine"]
 
 
 def examine(url: str | None) -> Iterator[Finding]:
@@ -103,13 +76,13 @@ def _store(url: str) -> Iterator[Finding]:
             "Name another file with MEMOLEO_CACHE; or remove this one, if nobody needs it.",
         )
     else:
-        yield _room(path)
-        before = _put_aside(path)
+        yield room(path)
+        before = put_aside(path)
         try:
-            yield from _contents(backend)
+            yield from scrutinize(backend)
         finally:
             backend.close()
-        yield from _damage(before, _put_aside(path))
+        yield from damage(before, put_aside(path))
 
 
 def _folder(path: Path) -> Finding:
@@ -124,53 +97,6 @@ def _folder(path: Path) -> Finding:
             "Give yourself the right to write there, or choose another place with MEMOLEO_CACHE.",
         )
     return Finding("store", "ok", f"{path} will be created when a first result is stored")
-
-
-def _room(path: Path) -> Finding:
-    free = shutil.disk_usage(path.parent).free
-    text = f"{path}, {size_text(path.stat().st_size)}, {size_text(free)} free beside it"
-    if free < LITTLE_ROOM:
-        return Finding("store", "warning", text, "Make room, or remove entries: memoleo clear.")
-    return Finding("store", "ok", text)
-
-
-def _contents(backend: object) -> Iterator[Finding]:
-    for store in getattr(backend, "tiers", (backend,)):
-        check = getattr(store, "check", None)
-        if check is None:
-            continue
-        report = check()
-        for problem in report["problems"]:
-            yield Finding(
-                "contents",
-                "problem",
-                problem,
-                "" if "chmod" in problem else "If it stays, remove the file: results come again.",
-            )
-        if not report["problems"]:
-            entries = report.get("entries", 0)
-            yield Finding("contents", "ok", f"{entries:,} entries, every page is in order")
-
-
-def _put_aside(path: Path) -> set[str]:
-    return {other.name for other in path.parent.glob(f"{glob.escape(path.name)}.corrupt-*")}
-
-
-def _damage(before: set[str], after: set[str]) -> Iterator[Finding]:
-    for name in sorted(after - before):
-        yield Finding(
-            "contents",
-            "problem",
-            f"the file was damaged: it was put aside as {name}, and a new one has begun",
-            "Look after the disk if it happens again; results are computed anew.",
-        )
-    for name in sorted(after & before):
-        yield Finding(
-            "contents",
-            "warning",
-            f"a damaged file was put aside earlier: {name}",
-            "Remove it when nobody wants to look at it any more.",
-        )
 
 
 def _ollama(host: str | None) -> Finding:

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 __all__ = [
     "cache_option",
     "console",
-    "duration_text",
     "is_store",
     "json_option",
     "open_cache",
     "print_json",
-    "size_text",
     "store_path",
 ]
 
@@ -128,22 +126,3 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float) and isinf(data):
         return "forever"
     return data
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as people write it: "30d", "1.5h", "forever"."""
-    if isinf(seconds):
-        return "forever"
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= length:
-            return f"{seconds / length:.6g}{unit}"
-    return f"{seconds * 1000:.6g}ms" if seconds else "0s"
-
-
-def size_text(size: float) -> str:
-    """Return a size as people write it: "1.2 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from memoleo._default import default_url
-from memoleo.cli._common import cache_option, console, duration_text, json_option, print_json
+from memoleo._units import duration_text
+from memoleo.cli._common import cache_option, console, json_option, print_json
 from memoleo.config import load_settings
 
 __all__ = ["command"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 import msgspec
 
-from memoleo.cli._checks import Finding, examine
+from memoleo._health import Finding
+from memoleo.cli._checks import examine
 from memoleo.cli._common import cache_option, console, json_option, print_json
 
 __all__ = ["command"]

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from memoleo.cli._version import version
+from memoleo._version import version
 from memoleo.errors import ConfigError, MemoleoError
 
 __all__ = ["main"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from memoleo._units import size_text
 from memoleo.cli._common import (
     cache_option,
     console,
     json_option,
     open_cache,
     print_json,
-    size_text,
 )
 
 __all__ = ["command"]
