@@ -124,7 +124,11 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(
+    "value",
+    VALUES,
+    ids=lambda value: type(value).__name__ if "{" in repr(value) else repr(value)[:40],
+)
 def test_round_trip(value: Any) -> None:
     """A value comes back equal and of the same type."""
     assert same(copied(value), value)

@@ -24,7 +24,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork"
 KEY = b"k" * 32
 
 PROLOGUE = """
-import os, signal, sys, threading, time
+import atexit, os, signal, sys, threading, time
 from memoleo._entry import Entry
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.sqlite import SQLiteBackend
@@ -37,6 +37,8 @@ if hasattr(signal, "setitimer"):
             os._exit(1)
     signal.signal(signal.SIGALRM, watch)
     signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    # The interpreter takes its handlers down before it ends: a late alarm would kill it.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 KEY = b"k" * 32
 path = sys.argv[1]
 def entry(key, payload=None):
