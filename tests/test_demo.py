@@ -29,7 +29,7 @@ SHORT: dict[str, Any] = {"temperature": 0, "num_predict": 4}
 @pytest.fixture
 def ollama_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The session's local model, standing where OLLAMA_HOST says."""
-    pytest.importorskip("xllamacpp", reason="needs memoleo[local]")
+    pytest.importorskip("xllamacpp", reason="needs memoleo[local]", exc_type=ImportError)
     server = request.getfixturevalue("local_ollama")
     server.reset_counts()
     monkeypatch.setenv("OLLAMA_HOST", server.host)

@@ -21,7 +21,7 @@ import httpx
 import ollama
 import pytest
 
-pytest.importorskip("xllamacpp", reason="needs memoleo[local]")
+pytest.importorskip("xllamacpp", reason="needs memoleo[local]", exc_type=ImportError)
 
 from memoleo.errors import MemoleoError
 from memoleo.testing import _model_file

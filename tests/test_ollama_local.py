@@ -13,7 +13,7 @@ import memoleo
 if TYPE_CHECKING:
     from memoleo.testing._local_ollama import LocalOllama
 
-pytest.importorskip("xllamacpp")
+pytest.importorskip("xllamacpp", reason="needs memoleo[local]", exc_type=ImportError)
 pytestmark = pytest.mark.model
 OPTIONS = {"num_predict": 12, "temperature": 0}
 

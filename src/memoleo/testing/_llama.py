@@ -19,8 +19,13 @@ __all__ = ["CONTEXT_LENGTH", "Llama", "LlamaError"]
 try:
     # An extension module without type information.
     _xllamacpp: Any = importlib.import_module("xllamacpp")
-except ImportError as error:  # pragma: no cover - depends on what is installed
+except ModuleNotFoundError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("The local model needs xllamacpp: pip install 'memoleo[local]'") from error
+except ImportError as error:  # pragma: no cover - depends on the system
+    raise ImportError(
+        f"The local model can't be loaded: {error}. It needs the system's OpenMP runtime "
+        "(Debian and Ubuntu: apt install libgomp1)"
+    ) from error
 
 CONTEXT_LENGTH = 2048
 
