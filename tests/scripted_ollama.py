@@ -21,6 +21,8 @@ class ScriptedOllama:
         requests by path
     bodies
         the bodies of all requests that ask something, in their order
+    sent
+        the parts of all answers to them
     digests
         the models and their digests, as ``/api/tags`` lists them
     extra
@@ -40,6 +42,7 @@ class ScriptedOllama:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.sent: list[list[dict[str, Any]]] = []
         self.digests = {"m:latest": "d1", "other:latest": "d2"}
         self.extra: dict[str, Any] = {}
         self.final: dict[str, Any] = {}
@@ -89,9 +92,14 @@ class ScriptedOllama:
         if path == "/api/embed":
             texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
             counts["prompt_eval_count"] = sum(map(len, texts))
-            return [{"model": model, "embeddings": [_vector(text) for text in texts], **counts}]
+            vectors = [_vector(text) for text in texts]
+            return [{"model": model, "embeddings": vectors, **counts, **self.final}]
         if path == "/api/embeddings":
             return [{"embedding": _vector(body["prompt"])}]
+        if path == "/v1/systemone":
+            answers = {name: {"type": "noul", "noul": number / 7} for name in body["questions"]}
+            usage = {"input_tokens": 5, "output_tokens": 3}
+            return [{"model": model, "answers": answers, "usage": usage}]
         common = {"model": model, "created_at": stamp}
         end = {"done": True, "done_reason": "stop", "eval_count": 3, **counts, **self.final}
         words = ["word ", f"{number} ", "ends."]
@@ -195,6 +203,7 @@ def _handler(script: ScriptedOllama) -> type[BaseHTTPRequestHandler]:
                 })  # fmt: skip
                 return
             parts = script.answer(self.path, body)
+            script.sent.append(parts)
             if body.get("stream"):
                 if script.cut_after is not None:
                     parts = parts[: script.cut_after]

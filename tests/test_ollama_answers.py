@@ -79,6 +79,9 @@ CALLS = [
     ("embed", ("m", ["why?", "how?", "why?"])),
     ("embeddings", ("m", "why?")),
 ]
+if hasattr(ollama.Client, "systemone"):
+    JUDGE = {"ok": {"type": "noul", "instructions": "Is it?"}}
+    CALLS.append(("systemone", ("m", "state", JUDGE)))
 
 
 @pytest.mark.parametrize(("name", "args"), CALLS)
@@ -291,7 +294,7 @@ def test_warm_questions_are_answered_while_the_server_is_down(cache: memoleo.Cac
         first = client.chat("m", ASK)
         server.stop()
         with memoleo.enable(cache=cache):
-            from memoleo.patches._ollama_call import models
+            from memoleo.patches._ollama_models import models
 
             models.clear()  # as a new process, that only has the cache
             assert client.chat("m", ASK) == first

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scripted_ollama import ScriptedOllama
 
 import memoleo
-from memoleo.patches._ollama_request import APART, content_of, full_name, read
+from memoleo.patches._ollama_request import APART, Question, content_of, full_name, read
 from memoleo.patches._ollama_server import server_of
 
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "why?"}]
@@ -42,9 +42,16 @@ def sent(name: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     return seen[0]
 
 
-def key(name: str, *args: Any, **kwargs: Any) -> bytes:
-    question = read(*sent(name, *args, **kwargs))
+def asks(name: str, *args: Any, **kwargs: Any) -> Question:
+    """What a verb asks."""
+    arguments, keywords = sent(name, *args, **kwargs)
+    question = read(arguments[2], keywords["json"])
     assert question is not None
+    return question
+
+
+def key(name: str, *args: Any, **kwargs: Any) -> bytes:
+    question = asks(name, *args, **kwargs)
     return question.key(b"server", "digest")
 
 
@@ -171,6 +178,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"messages": ASK}, {"messages": [ollama.Message(role="user", content="why?")]}),
     ({"messages": [{"role": "user", "content": "x"}]},
      {"messages": [{"content": "x", "role": "user"}]}),
+    ({"tools": []}, {}),
 ]  # fmt: skip
 
 
@@ -179,6 +187,18 @@ def test_other_spellings_of_the_same_request(one: dict[str, Any], other: dict[st
     """Spellings that mean the same have the same key."""
     base = {"model": "m", "messages": ASK}
     assert key("chat", **{**base, **one}) == key("chat", **{**base, **other})
+
+
+def test_what_other_libraries_leave_out() -> None:
+    """Fields without a value, and a message's fields in another order, change nothing."""
+    plain = {"messages": [{"role": "user", "content": "x"}]}
+    for other in (
+        {**plain, "tools": []},
+        {**plain, "system": None, "options": None},
+        {"messages": [{"content": "x", "role": "user"}]},
+    ):
+        assert content_of(other) == content_of(plain)
+    assert content_of({**plain, "tools": [{}]}) != content_of(plain)
 
 
 def test_an_image_however_it_is_given(tmp_path: Path) -> None:
@@ -198,14 +218,13 @@ def test_an_image_however_it_is_given(tmp_path: Path) -> None:
 def test_verbs_and_servers_are_kept_apart() -> None:
     """The same text asked by other verbs, of other servers or digests, has other keys."""
     questions = [
-        read(*sent("generate", "m", "why?")),
-        read(*sent("embeddings", "m", "why?")),
-        read(*sent("embed", "m", "why?")),
+        asks("generate", "m", "why?"),
+        asks("embeddings", "m", "why?"),
+        asks("embed", "m", "why?"),
     ]
     keys = {
         question.key(server, digest)
         for question in questions
-        if question is not None
         for server in (b"a", b"b")
         for digest in ("1", "2")
     }
@@ -270,7 +289,8 @@ def test_bodies_share_bytes_only_if_the_wire_does(one: Any, other: Any) -> None:
     """Outside `options`, bodies have the same bytes exactly if their JSON is the same."""
 
     def wire(body: dict[str, Any]) -> str:
-        return json.dumps([[name, body[name]] for name in sorted(body) if name not in APART])
+        names = [name for name in sorted(body) if name not in APART and body[name] is not None]
+        return json.dumps([[name, body[name]] for name in names])
 
     one.pop("options", None)
     other.pop("options", None)
@@ -316,6 +336,11 @@ WHO: list[dict[str, Any]] = [
     {"params": {"token": "a"}},
     {"cookies": {"session": "a"}},
     {"cookies": {"session": "b"}},
+    {"proxy": "http://proxy:1"},
+    {"proxy": "http://proxy:2"},
+    {"proxy": "http://user:a@proxy:1"},
+    {"transport": httpx.HTTPTransport(uds="/tmp/a", verify=False)},
+    {"transport": httpx.HTTPTransport(uds="/tmp/b", verify=False)},
 ]
 
 
@@ -364,6 +389,41 @@ def test_unreadable_credentials_are_not_cached() -> None:
             self.lock = iter([1])
 
     assert place(auth=Mine()) is None
+
+
+def _answer(text: str) -> httpx.MockTransport:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"models": [{"model": "m:latest", "digest": "d"}]})
+        part = {"model": "m", "response": text, "done": True, "done_reason": "stop"}
+        return httpx.Response(200, json=part)
+
+    return httpx.MockTransport(handle)
+
+
+def test_transports_of_ones_own_share_only_with_themselves() -> None:
+    """What answers instead of the network isn't known: each such transport is its own server."""
+    cache = memoleo.Cache("memory://", metrics=memoleo.Metrics())
+    first, second = _answer("first"), _answer("second")
+    with memoleo.enable(cache=cache):
+        for _ in range(2):
+            for transport, text in ((first, "first"), (second, "second")):
+                with ollama.Client("http://h", transport=transport) as client:
+                    assert client.generate("m", "why?").response == text
+    assert cache.metrics.get_stats()["cache"]["ollama.generate"]["hits"] == 2
+
+
+def test_hooks_that_change_requests_keep_a_client_apart() -> None:
+    """A hook may sign requests, so answers stay with the client that has it."""
+    with ollama.Client("http://localhost", verify=False) as client:
+        plain = server_of(client)
+        client._client.event_hooks["request"].append(lambda request: None)
+        hooked = server_of(client)
+        again = server_of(client)
+    assert plain is not None
+    assert hooked is not None
+    assert again is not None
+    assert plain.here != hooked.here == again.here
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_joined_stream_equals_the_unstreamed_answer(
 
 def test_a_new_digest_is_a_miss(client: ollama.Client, local_ollama: LocalOllama) -> None:
     """A model whose content changes is asked again at once after a change by this process."""
-    from memoleo.patches._ollama_call import models
+    from memoleo.patches._ollama_models import models
 
     client.generate(local_ollama.model, "Hello", options=OPTIONS)
     local_ollama.switch(digest="0" * 64)

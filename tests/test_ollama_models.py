@@ -12,7 +12,7 @@ import pytest
 from scripted_ollama import ScriptedOllama
 
 import memoleo
-from memoleo.patches import _ollama_call
+from memoleo.patches import _ollama_models
 from memoleo.patches._ollama_models import LIFETIME, Models
 
 ASK: list[dict[str, str]] = [{"role": "user", "content": "why?"}]
@@ -28,8 +28,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(_ollama_call.models, "_clock", clock)
-    monkeypatch.setattr(_ollama_call.models, "_listings", {})
+    monkeypatch.setattr(_ollama_models.models, "_clock", clock)
+    monkeypatch.setattr(_ollama_models.models, "_listings", {})
     return clock
 
 
@@ -193,7 +193,7 @@ def test_digests_survive_in_the_store(
     url = f"sqlite:///{tmp_path}/answers.db"
     answers = []
     for _ in range(2):
-        monkeypatch.setattr(_ollama_call.models, "_listings", {})
+        monkeypatch.setattr(_ollama_models.models, "_listings", {})
         with (
             memoleo.Cache(url, metrics=memoleo.Metrics()) as stored,
             memoleo.enable(cache=stored),

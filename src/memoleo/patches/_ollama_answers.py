@@ -13,11 +13,11 @@ from memoleo._cache import Cache
 from memoleo._events import logger
 from memoleo._store import Job
 from memoleo.patches._ollama_batches import Batch
-from memoleo.patches._ollama_call import Call, being_asked, models
+from memoleo.patches._ollama_call import Call, being_asked
 from memoleo.patches._ollama_codec import complete
 from memoleo.patches._ollama_hits import Hits
-from memoleo.patches._ollama_models import Model, Unsure
-from memoleo.patches._ollama_request import read
+from memoleo.patches._ollama_models import Model, Unsure, models
+from memoleo.patches._ollama_request import Question, read
 from memoleo.patches._ollama_server import server_of
 
 __all__ = ["Answers"]
@@ -114,7 +114,7 @@ class Answers:
             body = kwargs.get("json")
             if body is None or being_asked(body):
                 return None
-            question = read(args, kwargs)
+            question = _question(args, kwargs)
             server = None if question is None else server_of(client)
             if question is None or server is None:
                 return None
@@ -292,3 +292,12 @@ class Answers:
                 yield part
         finally:
             await source.aclose()
+
+
+def _question(args: Any, kwargs: Any) -> Question | None:
+    """Return what a call of ``_request`` asks, without the client; `None` for what isn't cached."""
+    if len(args) != 3 or args[1] != "POST" or not kwargs.keys() <= {"json", "stream"}:
+        return None
+    if not hasattr(args[0], "__pydantic_validator__"):
+        return None
+    return read(args[2], kwargs.get("json"), streamed=bool(kwargs.get("stream", False)))

@@ -1,28 +1,21 @@
-"""Batches of texts to embed: each text has an entry of its own, and only new ones are sent.
-
-The server counts and times a whole batch. What it says is shared out among the texts so that
-the shares add up again: the same batch, asked again, has the same counts.
-"""
+"""Batches of texts to embed: each text has an entry of its own, and only new ones are sent."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any
 
 from memoleo import _switch
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.patches._ollama_call import Call
-from memoleo.patches._ollama_codec import plain
+from memoleo.patches._ollama_codec import AnswerCodec, FieldsCodec
 from memoleo.patches._ollama_models import Model
+from memoleo.patches._ollama_parts import Stored, join_batch, split_batch
 
-__all__ = ["Batch", "cut", "joined"]
-
-_SUMS = ("total_duration", "load_duration", "prompt_eval_count", "eval_count", "eval_duration",
-         "prompt_eval_duration")  # fmt: skip
+__all__ = ["Batch"]
 
 
 class Batch:
@@ -42,7 +35,7 @@ class Batch:
         self.call = call
         self.model = model
         self.texts: Sequence[str] = call.question.inputs or ()
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, Stored] = {}
         self._asked: list[str] = []
         self._took = 0.0
         if look and _switch.mode.get() is _switch.Mode.SERVE:
@@ -101,20 +94,23 @@ class Batch:
             how many milliseconds it took; left out, what `timed` noted
         """
         texts = list(self.texts) if took is not None else self._asked
-        rows = cut(answer, texts)
+        call = self.call
+        codec = AnswerCodec(call.answer, call.question.asked, call.sent_for)
+        stored = codec.stored(answer)
+        rows = split_batch(stored.parts[0], texts)
         if rows is None:
             return False
         took = (self._took if took is None else took) / len(texts)
         for text, row in zip(texts, rows, strict=True):
-            job = self._job(text)
-            self.call.cache.calls.keep(job, Returned(row, took))
-            self._found[text] = row
+            single = Stored([row], streamed=False, asked=stored.asked, kept_by=stored.kept_by)
+            self.call.cache.calls.keep(self._job(text), Returned(single, took))
+            self._found[text] = single
         return True
 
     def answer(self) -> Any:
         """Return one answer for all texts, in their order."""
-        fields = joined(self._found[text] for text in self.texts)
-        return self.call.question.answer(**fields)
+        fields = join_batch(self._found[text].whole() for text in self.texts)
+        return self.call.answer(**fields)
 
     def _look(self, texts: Iterable[str]) -> None:
         for text in dict.fromkeys(texts):
@@ -123,7 +119,8 @@ class Batch:
                 self._found[text] = found.value
 
     def _job(self, text: str) -> Job:
-        return self.call.job(self.model, _nothing, self._key([text]))
+        codec = FieldsCodec(self.call.answer, self.call.question.asked)
+        return self.call.job(self.model, _nothing, self._key([text]), codec=codec)
 
     def _key(self, texts: list[str]) -> bytes:
         return self.call.key(self.model, texts)
@@ -131,49 +128,3 @@ class Batch:
 
 def _nothing() -> None:
     return None
-
-
-def cut(answer: Any, texts: Sequence[str]) -> list[Any] | None:
-    """Return the answer for each text; `None` if the server didn't send one vector for each.
-
-    Parameters
-    ----------
-    answer
-        the server's
-    texts
-        what it was asked for
-    """
-    fields = plain(answer)
-    vectors = fields.get("embeddings", ())
-    if len(vectors) != len(texts):
-        return None
-    shares = {name: _shares(fields[name], texts) for name in _SUMS if type(fields.get(name)) is int}
-    return [
-        type(answer)(
-            **{
-                **fields,
-                "embeddings": [vector],
-                **{name: share[place] for name, share in shares.items()},
-            }
-        )
-        for place, vector in enumerate(vectors)
-    ]
-
-
-def joined(answers: Iterable[Any]) -> dict[str, Any]:
-    """Return the data of one answer made of those for single texts, in their order."""
-    rows = [plain(each) for each in answers]
-    whole = rows[0]
-    whole["embeddings"] = [vector for row in rows for vector in row["embeddings"]]
-    for name in _SUMS:
-        numbers = [row[name] for row in rows if type(row.get(name)) is int]
-        if numbers:
-            whole[name] = sum(numbers)
-    return whole
-
-
-def _shares(number: int, texts: Sequence[str]) -> list[int]:
-    """Return a part of `number` for each text, by its length; the parts add up to it."""
-    ends = list(accumulate(len(text) + 1 for text in texts))
-    marks = [number * end // ends[-1] for end in ends]
-    return [mark - before for mark, before in zip(marks, [0, *marks], strict=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -11,26 +12,41 @@ from memoleo._cache import Cache
 from memoleo._policy import Policy
 from memoleo._store import Job
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
-from memoleo.patches._ollama_models import TIMEOUT, Model, Models, Unsure, tags
+from memoleo.patches._ollama_models import REMOTE_TTL, TIMEOUT, Model, Unsure, models, tags
+from memoleo.patches._ollama_parts import Part
 from memoleo.patches._ollama_request import Question
 from memoleo.patches._ollama_server import Server
 
-__all__ = ["Call", "being_asked", "models"]
-
-_REMOTE_TTL = 3600.0
-"""Seconds for which answers of a model that runs elsewhere are kept at most."""
+__all__ = ["BELOW", "Call", "being_asked", "notes"]
 
 _LISTING = ("GET", "/api/tags")
 
 _asking: ContextVar[Any] = ContextVar("memoleo_ollama_asking", default=None)
 """The body of the request that this context is passing on, so that it is answered only once."""
 
-models = Models()
-
 
 def being_asked(body: Any) -> bool:
     """Whether the current context is passing on the request with this very body."""
     return _asking.get() is body
+
+
+BELOW = "__memoleo_below__"
+"""An attribute of functions of ours that stand in for another: themselves, and what it is now."""
+
+
+def notes(original: Any) -> bool:
+    """Whether something else may be given to a method in place of the class of its answers.
+
+    That is so for the client's own code, which only calls it. Somebody else's patch may look at
+    it.
+    """
+    while True:
+        own, below = getattr(original, BELOW, (None, None))
+        if own is not original or below is None:
+            break
+        original = below()
+    module = sys.modules.get("ollama._client")
+    return module is not None and getattr(original, "__globals__", None) is vars(module)
 
 
 class Call:
@@ -52,7 +68,7 @@ class Call:
 
     __slots__ = (
         "answered", "args", "cache", "client", "error", "kwargs", "learned", "original", "question",
-        "server", "share",
+        "sent", "server", "share",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +94,12 @@ class Call:
         self.answered: Any = None
         self.error: BaseException | None = None
         self.learned: Model | None = None
+        self.sent: tuple[Any, Part] | None = None
+
+    @property
+    def answer(self) -> Any:
+        """The class of the answer, or of the parts of a streamed one."""
+        return self.args[0]
 
     def key(self, model: Model, inputs: Sequence[str] | None = None) -> bytes:
         """Return the key of the answer; `inputs` are texts to embed instead of the call's."""
@@ -94,12 +116,13 @@ class Call:
         compute: Callable[[], Any],
         key: bytes,
         place: Callable[[], bytes | None] | None = None,
+        codec: Any = None,
     ) -> Job:
         """Return what the cache is asked; see `Job`."""
         question, cache = self.question, self.cache
         ttl = None
         if model.remote:
-            ttl = min(cache.calls.ttl_for(question.verb.type), _REMOTE_TTL)
+            ttl = min(cache.calls.ttl_for(question.verb.type), REMOTE_TTL)
         policy = Policy(
             type=question.verb.type,
             ttl=ttl,
@@ -107,7 +130,9 @@ class Call:
             label=question.model,
             tokens=tokens,
         )
-        codec = (PartsCodec if question.streamed else AnswerCodec)(question.answer, question.asked)
+        if codec is None:
+            kind = PartsCodec if question.streamed else AnswerCodec
+            codec = kind(self.answer, question.asked, self.sent_for)
         return cache.calls.job(
             key,
             policy,
@@ -161,12 +186,30 @@ class Call:
 
     # The server.
 
+    def sent_for(self, answer: Any) -> Part | None:
+        """Return what the server sent for the answer that came last."""
+        sent = self.sent
+        return sent[1] if sent is not None and sent[0] is answer else None
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return what the call is made with: the client's classes, made to note what they get."""
+        if not notes(self.original):
+            return tuple(self.args)
+        made = self.answer
+
+        def noting(**fields: Any) -> Any:
+            answer = made(**fields)
+            self.sent = (answer, fields)
+            return answer
+
+        return (noting, *self.args[1:])
+
     def run(self, kwargs: Any = None) -> Any:
         """Make the call, or the same one with other keywords."""
         own = self.kwargs if kwargs is None else kwargs
         token = _asking.set(own["json"])
         try:
-            answer = self.original(self.client, *self.args, **own)
+            answer = self.original(self.client, *self._arguments(), **own)
         except BaseException as error:
             self.error = error
             raise
@@ -181,7 +224,7 @@ class Call:
         own = self.kwargs if kwargs is None else kwargs
         token = _asking.set(own["json"])
         try:
-            answer = await self.original(self.client, *self.args, **own)
+            answer = await self.original(self.client, *self._arguments(), **own)
         except BaseException as error:
             self.error = error
             raise

@@ -18,8 +18,8 @@ from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._reader import Missed
 from memoleo._store import Job
-from memoleo.patches._ollama_call import Call, being_asked, models
-from memoleo.patches._ollama_models import Model
+from memoleo.patches._ollama_call import Call, being_asked
+from memoleo.patches._ollama_models import Model, models
 from memoleo.patches._ollama_request import content_of
 from memoleo.patches._ollama_server import server_of
 

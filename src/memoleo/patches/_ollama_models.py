@@ -6,6 +6,12 @@ the stored answers of a model remain answers of that model while its server is d
 
 A model that nothing is known of has no stored answers either, so there is nothing to look up:
 it is asked first, and its digest learned afterwards.
+
+No client library is known here. Whoever sends requests asks ``GET /api/tags`` of the server with
+its own means when `Models.find` says `Unsure.ASK`, or after an answer of a model that was
+`Unsure.UNKNOWN`, and hands what it got to `Models.listed` or `Models.failed`. `Model.remote` limits
+how long an answer is kept, see `REMOTE_TTL`; entries carry `tags`, by which a later process finds
+the digest again.
 """
 
 from __future__ import annotations
@@ -26,13 +32,16 @@ from memoleo.keys._canonical import frame
 from memoleo.patches._ollama_request import full_name
 from memoleo.patches._ollama_server import Server
 
-__all__ = ["LIFETIME", "TIMEOUT", "Model", "Models", "Unsure", "tags"]
+__all__ = ["LIFETIME", "REMOTE_TTL", "TIMEOUT", "Model", "Models", "Unsure", "models", "tags"]
 
 LIFETIME = 2.0
 """Seconds for which a listing holds."""
 
 TIMEOUT = 5.0
 """Seconds to wait for a listing."""
+
+REMOTE_TTL = 3600.0
+"""Seconds for which answers of a model that runs elsewhere are kept at most."""
 
 _SILENCE = 60.0
 """Seconds before a server that offers no listing is asked again."""
@@ -145,17 +154,17 @@ class Models:
 
     def listed(self, server: Server, answer: Any, changes: int) -> None:
         """Take in the answer of ``/api/tags`` that was asked for after `changes`."""
-        models: dict[str, Model] = {}
+        found: dict[str, Model] = {}
         for row in answer["models"]:
             name, digest = row.get("model") or row.get("name"), row.get("digest")
             if isinstance(name, str) and isinstance(digest, str) and digest:
                 remote = bool(row.get("remote_model") or row.get("remote_host"))
-                models[full_name(name)] = Model(digest, remote)
+                found[full_name(name)] = Model(digest, remote)
         listing = self._listing(server)
         with self._lock:
             if listing.changes != changes:
                 return
-            listing.models = models
+            listing.models = found
             listing.holds_until = self._clock() + LIFETIME
             listing.silent_until = listing.asked_until = 0.0
             listing.doubtful = False
@@ -193,6 +202,10 @@ class Models:
     def _listing(self, server: Server) -> _Listing:
         found = self._listings.get(server.here)
         return self._listings.setdefault(server.here, _Listing()) if found is None else found
+
+
+models = Models()
+"""Those of this process."""
 
 
 def _recalled(server: Server, name: str, cache: Cache) -> Model | None:

@@ -2,15 +2,24 @@
 
 Everything in the body counts but for two fields (`LEFT_OUT`): a list of what matters would
 forget what the next server adds. The body counts as it goes over the wire, so a tuple is a
-list. The order of items counts inside schemas, tools and messages, since templates write them
-out in their order; it doesn't in `options` and in the body itself.
+list. The order of items counts inside schemas and tools, since templates write them out in their
+order; it doesn't in `options`, in a message, and in the body itself. A field without a value is
+none, and neither is an empty list of tools.
+
+Nothing here knows a client library. A request that some HTTP library is about to send has the key
+that the official client's would have::
+
+    base, path = split("/api/chat")                     # of the URL's path
+    question = read(path, body, streamed=body.get("stream", True))
+    server = server_at("http://localhost:11434" + base, headers)
+    model = models.find(server, question.model, cache)  # its digest, if it is known
+    key = question.key(server.here, model.digest)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +27,18 @@ import msgspec
 
 from memoleo.keys._canonical import frame
 
-__all__ = ["APART", "LEFT_OUT", "VERBS", "Question", "Verb", "content_of", "full_name", "read"]
+__all__ = [
+    "APART",
+    "EMBED",
+    "LEFT_OUT",
+    "VERBS",
+    "Question",
+    "Verb",
+    "content_of",
+    "full_name",
+    "read",
+    "split",
+]
 
 LEFT_OUT = frozenset({"keep_alive", "stream"})
 """The fields of a body that have no effect on the answer."""
@@ -28,6 +48,9 @@ APART = LEFT_OUT | {"model", "options"}
 
 _DOMAIN = b"memoleo:ollama:1"
 _EXACT = 2**53
+EMBED = "/api/embed"
+"""The path of batches of texts, of which each has an answer of its own."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -59,8 +82,9 @@ VERBS = {
     for verb in (
         Verb("/api/chat", "ollama.chat", _asking("messages")),
         Verb("/api/generate", "ollama.generate", _asking("prompt")),
-        Verb("/api/embed", "ollama.embed", _asking("input")),
+        Verb(EMBED, "ollama.embed", _asking("input")),
         Verb("/api/embeddings", "ollama.embed", _asking("prompt")),
+        Verb("/v1/systemone", "ollama.systemone", _asking("questions")),
     )
 }
 
@@ -72,8 +96,6 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     ----------
     verb
         what is asked for
-    answer
-        the class of the answer, or of the parts of a streamed one
     asked
         the model's name as the caller spelled it
     model
@@ -87,7 +109,6 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     """
 
     verb: Verb
-    answer: type
     asked: str
     model: str
     streamed: bool
@@ -100,11 +121,11 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         Parameters
         ----------
         server
-            who answers, see `memoleo.patches._ollama_server`
+            who answers, see `memoleo.patches._ollama_server.Server`
         digest
             of the model's content
         """
-        place = (server, digest, self.verb.path, self.model, _shape(self.answer))
+        place = (server, digest, self.verb.path, self.model)
         return _DOMAIN + frame(_encode(place))
 
     def key(self, server: bytes, digest: str, inputs: Sequence[str] | None = None) -> bytes:
@@ -128,32 +149,41 @@ def full_name(model: str) -> str:
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
-def read(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Question | None:
-    """Return what a call of the client's ``_request`` asks; `None` for what isn't cached.
+def read(path: str, body: Any, *, streamed: bool = False) -> Question | None:
+    """Return what a POST request asks; `None` for what isn't cached.
 
     Parameters
     ----------
-    args, kwargs
-        as the call has them, without the client itself
+    path
+        of the URL, as far as it belongs to the API: see `split`
+    body
+        the JSON that is sent, as Python data
+    streamed
+        whether the caller takes the answer in parts. A server sends it in parts unless `stream`
+        in the body is false; the official client asks its caller
     """
-    if len(args) != 3 or args[1] != "POST":
-        return None
-    verb = VERBS.get(args[2])
-    if verb is None or not kwargs.keys() <= {"json", "stream"}:
-        return None
-    body = kwargs.get("json")
-    if type(body) is not dict or not verb.asks(body):
+    verb = VERBS.get(path)
+    if verb is None or type(body) is not dict or not verb.asks(body):
         return None
     asked = body.get("model")
-    answer = args[0]
-    if type(asked) is not str or not asked or not hasattr(answer, "__pydantic_validator__"):
+    if type(asked) is not str or not asked:
         return None
-    inputs = _inputs(body) if verb.path == "/api/embed" else None
+    inputs = _inputs(body) if path == EMBED else None
     content = content_of(body, APART if inputs is None else APART | {"input"})
     if content is None:
         return None
-    streamed = bool(kwargs.get("stream", False))
-    return Question(verb, answer, asked, full_name(asked), streamed, content, inputs)
+    return Question(verb, asked, full_name(asked), streamed, content, inputs)
+
+
+def split(path: str) -> tuple[str, str] | None:
+    """Return the part of a URL's path that belongs to the server, and that of the API.
+
+    `None` if it is none of the paths that `read` knows.
+    """
+    for known in VERBS:
+        if path.endswith(known):
+            return path[: -len(known)], known
+    return None
 
 
 def _inputs(body: dict[str, Any]) -> tuple[str, ...] | None:
@@ -206,29 +236,23 @@ def _parts(body: dict[str, Any], apart: frozenset[str]) -> list[Any]:
             ]
             for name, value in sorted(options.items())
         ]
-    return [options, [[name, body[name]] for name in sorted(body) if name not in apart]]
+    return [
+        options,
+        [
+            [name, _field(name, body[name])]
+            for name in sorted(body)
+            if name not in apart and body[name] is not None and _says(name, body[name])
+        ],
+    ]
 
 
-@lru_cache(maxsize=64)
-def _shape(answer: type) -> str:
-    """Return the names of all that an answer can hold.
+def _says(name: str, value: Any) -> bool:
+    """Whether a field says anything: the official client always sends a list of tools."""
+    return not (name == "tools" and value == [])
 
-    The client drops what it doesn't know. An answer that an older client stored must not be
-    served to a newer one, which would have got more.
-    """
-    seen: set[type] = set()
-    names: list[str] = []
 
-    def visit(kind: Any) -> None:
-        for part in getattr(kind, "__args__", ()):
-            visit(part)
-        fields = getattr(kind, "model_fields", None)
-        if isinstance(kind, type) and isinstance(fields, dict) and kind not in seen:
-            seen.add(kind)
-            names.append(kind.__qualname__)
-            for name in sorted(fields):
-                names.append(name)
-                visit(fields[name].annotation)
-
-    visit(answer)
-    return " ".join(names)
+def _field(name: str, value: Any) -> Any:
+    # The server reads messages into records of its own, so the order of their fields is lost.
+    if name == "messages" and type(value) is list:
+        return [sorted(each.items()) if type(each) is dict else each for each in value]
+    return value

@@ -6,15 +6,18 @@ import hmac
 import os
 import secrets
 import weakref
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from memoleo._events import logger
 from memoleo.codecs._secret import secret_from_file
 from memoleo.errors import CodecError
 from memoleo.keys._canonical import canonical, frame
 
-__all__ = ["Server", "server_of"]
+__all__ = ["Server", "server_at", "server_of"]
 
 _HARMLESS = frozenset(
     {
@@ -34,19 +37,107 @@ class Server:
         its base URL
     caller
         a keyed fingerprint of the credentials; empty without any
+    route
+        what lies between caller and address, if that is no plain connection
     """
 
     __slots__ = ("address", "anywhere", "caller", "here")
 
-    def __init__(self, address: str, caller: bytes) -> None:
+    def __init__(self, address: str, caller: bytes, route: bytes = b"") -> None:
         self.address = address
         self.caller = caller
-        self.here = sha256(b"".join((b"here", frame(address), frame(caller)))).digest()
-        self.anywhere = sha256(b"".join((b"anywhere", frame(caller)))).digest()
+        via = frame(route) if route else b""
+        self.here = sha256(b"".join((b"here", frame(address), frame(caller), via))).digest()
+        self.anywhere = sha256(b"".join((b"anywhere", frame(caller), via))).digest()
 
 
-_known: dict[int, tuple[Any, ...]] = {}
-"""What was found last for each `httpx` client that is alive, by its identity."""
+Headers = Iterable[tuple["str | bytes", "str | bytes"]]
+
+
+def server_at(address: str, headers: Headers = (), *, query: str = "") -> Server:
+    """Return whom a request talks to that some HTTP library is about to send.
+
+    It is the same as `server_of` returns for an official client with the same credentials.
+
+    Parameters
+    ----------
+    address
+        the URL up to the path of the API, user and password included if it has them
+    headers
+        all that are sent, also those that the library adds by itself
+    query
+        the URL's
+    """
+    plain, user = _taken_apart(address)
+    signs = list(_headers(headers))
+    if user is not None:
+        signs = [*_without_authorization(signs), user]
+    if query:
+        signs.append((b"params", query.encode()))
+    return Server(plain, _fingerprint(signs))
+
+
+def _taken_apart(address: str) -> tuple[str, Sign | None]:
+    """Return an address in one spelling, and the credentials in it."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port
+    if port is not None and port != _PORTS.get(parts.scheme.lower()):
+        host = f"{host}:{port}"
+    plain = f"{parts.scheme.lower()}://{host}{parts.path.rstrip('/')}"
+    if not parts.username and not parts.password:
+        return plain, None
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return plain, (b"header", b"authorization", b"Basic " + b64encode(pair.encode()))
+
+
+Sign = tuple[bytes, ...]
+_PORTS = {"http": 80, "https": 443}
+
+
+def _headers(headers: Headers) -> Iterator[Sign]:
+    for name, value in headers:
+        sign = _bytes(name).lower()
+        if sign not in _HARMLESS:
+            yield (b"header", sign, _bytes(value))
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
+def _without_authorization(signs: Iterable[Sign]) -> Iterator[Sign]:
+    return (sign for sign in signs if sign[:2] != (b"header", b"authorization"))
+
+
+def _fingerprint(signs: list[Sign]) -> bytes:
+    if not signs:
+        return b""
+    rows = [b"".join(map(frame, sign)) for sign in sorted(signs)]
+    return hmac.digest(_secret(), b"".join(map(frame, rows)), "sha256")
+
+
+class _Seen:
+    """What was found last for an `httpx` client."""
+
+    __slots__ = (
+        "address", "alive", "auth", "headers", "mounts", "params", "server", "transport",
+    )  # fmt: skip
+
+    def __init__(self, http: Any, server: Server, alive: Any) -> None:
+        self.address = http.base_url
+        self.auth = http.auth
+        self.headers = http.headers.raw
+        self.params = http.params
+        self.transport = http._transport
+        self.mounts = http._mounts
+        self.server = server
+        self.alive = alive
+
+
+_known: dict[int, _Seen] = {}
+"""By the identity of `httpx` clients that are alive."""
 
 
 def server_of(client: Any) -> Server | None:
@@ -56,28 +147,29 @@ def server_of(client: Any) -> Server | None:
     """
     http = client._client
     found = _known.get(id(http))
-    # Headers and cookies can be changed at any time, the rest only be replaced.
-    address, auth, headers = http.base_url, http.auth, http.headers.raw
+    # Headers, cookies and hooks can be changed at any time, the rest only be replaced.
     if (
         found is not None
-        and found[5]() is http
-        and found[0] is address
-        and found[1] is auth
-        and found[2] == headers
-        and found[3] is http.params
-        and auth is None
+        and found.alive() is http
+        and found.address is http.base_url
+        and http.auth is None
+        and found.auth is None
+        and found.headers == http.headers.raw
+        and found.params is http.params
+        and found.transport is http._transport
+        and found.mounts is http._mounts
+        and not http.event_hooks["request"]
         and not _cookies(http.cookies.jar)
     ):
-        server: Server = found[4]
-        return server
-    caller = _caller(http)
-    if caller is None:
+        return found.server
+    signs, route = _signs(http), _route(http)
+    if signs is None or route is None:
         return None
-    plain = str(address.copy_with(userinfo=b"")).rstrip("/")
-    server = Server(plain, caller)
+    plain, _ = _taken_apart(str(http.base_url))
+    server = Server(plain, _fingerprint(signs), route)
     number = id(http)
     alive = weakref.ref(http, lambda _: _known.pop(number, None))
-    _known[number] = (address, auth, headers, http.params, server, alive)
+    _known[number] = _Seen(http, server, alive)
     return server
 
 
@@ -86,28 +178,75 @@ def _cookies(jar: Any) -> Any:
     return getattr(jar, "_cookies", jar)
 
 
-def _caller(http: Any) -> bytes | None:
-    signs: list[bytes] = []
-    for name, value in http.headers.raw:
-        if name.lower() not in _HARMLESS:
-            signs += [b"header", name.lower(), value]
-    if http.base_url.userinfo:
-        signs += [b"userinfo", http.base_url.userinfo]
-    if str(http.params):
-        signs += [b"params", str(http.params).encode()]
-    for cookie in http.cookies.jar:
-        signs += [b"cookie", repr((cookie.domain, cookie.path, cookie.name, cookie.value)).encode()]
+def _signs(http: Any) -> list[Sign] | None:
+    """Return all that tells who asks."""
+    signs = list(_headers(http.headers.raw))
     if http.auth is not None:
         try:
-            signs += [b"auth", _auth(http.auth)]
+            signs = [*_without_authorization(signs), _auth(http.auth)]
         except Exception:
             return None
-    if not signs:
+    elif http.base_url.userinfo:
+        userinfo = http.base_url.userinfo.decode()
+        _, user = _taken_apart(f"http://{userinfo}@host")
+        signs = [*_without_authorization(signs), *([] if user is None else [user])]
+    if str(http.params):
+        signs.append((b"params", str(http.params).encode()))
+    for cookie in http.cookies.jar:
+        content = repr((cookie.domain, cookie.path, cookie.name, cookie.value))
+        signs.append((b"cookie", content.encode()))
+    return signs
+
+
+def _route(http: Any) -> bytes | None:
+    """Return what lies between a client and the address that it names; empty for nothing.
+
+    A proxy or a socket may lead to another server of the same name. A transport of somebody's own
+    answers as it likes, and hooks change requests on their way: such a client is the only one to
+    get its answers.
+    """
+    if http.event_hooks["request"]:
+        return _mark(http)
+    transport = http._transport_for_url(http.base_url)
+    if type(transport).__name__ not in _TRANSPORTS or type(transport).__module__ not in _HTTPX:
+        return _mark(transport)
+    pool = transport._pool
+    via = [getattr(pool, name, None) for name in _LEADS]
+    if not any(via):
         return b""
-    return hmac.digest(_secret(), b"".join(map(frame, signs)), "sha256")
+    url = via[1]
+    place = url if url is None else (url.scheme, url.host, url.port, url.target)
+    return _fingerprint([(b"route", repr((via[0], place, via[2], via[3])).encode())])
 
 
-def _auth(auth: Any) -> bytes:
+_LEADS = ("_uds", "_proxy_url", "_proxy_headers", "_proxy_auth")
+_TRANSPORTS = frozenset({"HTTPTransport", "AsyncHTTPTransport"})
+_HTTPX = frozenset({"httpx", "httpx._transports.default"})
+_marks: dict[int, tuple[Any, bytes]] = {}
+
+
+def _mark(thing: Any) -> bytes | None:
+    """Return bytes that stand for an object while it is alive, and for no other one ever."""
+    number = id(thing)
+    found = _marks.get(number)
+    if found is not None and found[0]() is thing:
+        return found[1]
+    try:
+        alive = weakref.ref(thing, lambda _: _marks.pop(number, None))
+    except TypeError:
+        return None
+    _marks[number] = (alive, secrets.token_bytes(16))
+    return _marks[number][1]
+
+
+def _auth(auth: Any) -> Sign:
+    basic = getattr(auth, "_auth_header", None)
+    if type(auth).__name__ == "BasicAuth" and isinstance(basic, str):
+        return (b"header", b"authorization", basic.encode())
+    return (b"auth", _content(auth))
+
+
+def _content(auth: Any) -> bytes:
     # It teaches `canonical` instances of Python classes, which most programs never need here.
     import memoleo.keys._instances  # noqa: F401
 

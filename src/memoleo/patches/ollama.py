@@ -21,6 +21,7 @@ from memoleo._patch import Patch
 from memoleo.config import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
+from memoleo.patches._ollama_call import BELOW
 from memoleo.patches._ollama_hits import ABSENT
 
 __all__ = ["OllamaPackage", "is_client", "wrapped_client"]
@@ -119,7 +120,7 @@ def _request(original: Any, current: Current, *, is_async: bool) -> Callable[...
                 return found
             return await answers.arequest(original, self, args, kwargs)
 
-        return arequest
+        return _marked(arequest, original)
 
     @wraps(original)
     def request(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -131,7 +132,13 @@ def _request(original: Any, current: Current, *, is_async: bool) -> Callable[...
             return found
         return answers.request(original, self, args, kwargs)
 
-    return request
+    return _marked(request, original)
+
+
+def _marked(seam: Any, original: Any) -> Callable[..., Any]:
+    setattr(seam, BELOW, (seam, lambda: original))
+    marked: Callable[..., Any] = seam
+    return marked
 
 
 def _raw(original: Any, current: Current, *, is_async: bool) -> Callable[..., Any]:
@@ -228,4 +235,5 @@ def _late(kind: type, name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(kind, name)(self, *args, **kwargs)
 
+    setattr(call, BELOW, (call, lambda: getattr(kind, name)))
     return call
