@@ -33,7 +33,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ),
     ("head and hands", {"_calls", "_drive", "_flow", "_reader", "_remembered", "_store"}),
     ("cache", {"_cache", "_contents", "_default"}),
-    ("doors", {"_cached", "_enable", "_retried", "_timed", "patches", "testing"}),
+    ("doors", {"_cached", "_enable", "_retried", "_timed", "launch", "patches", "testing"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from memoleo._events import logger
 
-__all__ = ["forget_import", "initializing", "on_import", "when_imported"]
+__all__ = ["awaited", "forget_import", "initializing", "on_import", "when_imported"]
 
 Act = Callable[[ModuleType], None]
 
@@ -87,6 +87,12 @@ def when_imported(name: str, act: Act) -> Callable[[], None]:
         close()
         raise
     return close
+
+
+def awaited() -> list[str]:
+    """Return the last parts of the names of all modules that somebody waits for."""
+    with _lock:
+        return sorted(_awaited)
 
 
 def initializing(module: ModuleType) -> bool:

@@ -13,18 +13,21 @@ import stat
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
 
 __all__ = [
     "WatchedFile",
+    "become",
     "check_ownership",
     "create_private_file",
     "end_by_signal",
+    "end_like",
     "make_private_folder",
     "open_lock_file",
     "physical_cores",
     "renew_after_fork",
+    "supervise",
 ]
 
 WINDOWS = sys.platform == "win32"
@@ -394,3 +397,91 @@ def end_by_signal(number: int) -> None:
         os._exit(128 + number)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+# -- other programs -----------------------------------------------------------------------------
+
+_FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+_FROM_KEYS = ("SIGINT", "SIGQUIT")
+
+
+def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Execute a program in the place of this one, which keeps its process, and never return.
+
+    Windows can't replace a process: there the program runs in a child, and this process ends as
+    it does.
+
+    Raises
+    ------
+    OSError
+        it can't be started
+    """
+    if sys.platform == "win32":
+        end_like(supervise(arguments, environment))
+    os.execve(arguments[0], list(arguments), environment)
+
+
+def supervise(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program in a child until it ends; signals to this process go on to it.
+
+    Returns
+    -------
+    int
+        its exit status; −n if signal n ended it
+
+    Raises
+    ------
+    OSError
+        it can't be started
+    """
+    import subprocess
+
+    early: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _frame: object) -> None:
+        if signal.Signals(number).name in _FROM_KEYS and _has_the_keyboard():
+            return
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    numbers = [getattr(signal, name) for name in (*_FORWARDED, *_FROM_KEYS) if name in dir(signal)]
+    before = {
+        number: signal.signal(number, forward)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        process = subprocess.Popen(arguments, env=environment)
+        for number in early:
+            process.send_signal(number)
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _has_the_keyboard() -> bool:
+    """Whether a key such as Ctrl-C reaches this process's children without its doing."""
+    if sys.platform == "win32":
+        return True
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def end_like(status: int) -> NoReturn:
+    """End this process as a child ended that `supervise` returned this status of."""
+    if status < 0:
+        end_by_signal(-status)
+    # Windows has statuses beyond what sys.exit() takes, such as that of Ctrl-C, 0xC000013A.
+    sys.exit(status if status < 1 << 31 else status - (1 << 32))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import enum
+import os
 from contextvars import ContextVar
 from types import TracebackType
 
 from memoleo import _settings
 
-__all__ = ["Mode", "Switch", "bypass", "enabled", "mode", "observe", "on", "refresh", "turn"]
+__all__ = [
+    "OBSERVED", "Mode", "Switch", "bypass", "enabled", "mode", "observe", "on", "refresh", "turn",
+]  # fmt: skip
+
+OBSERVED = "MEMOLEO_RUN_OBSERVED"
+"""The environment variable that names the folder where ``memoleo run --observe`` collects."""
 
 
 class Mode(enum.Enum):
@@ -20,7 +26,10 @@ class Mode(enum.Enum):
     OBSERVE = "observe"
 
 
-mode: ContextVar[Mode] = ContextVar("memoleo_mode", default=Mode.SERVE)
+# The default reaches every thread, which a value that somebody sets doesn't.
+mode: ContextVar[Mode] = ContextVar(
+    "memoleo_mode", default=Mode.OBSERVE if os.environ.get(OBSERVED) else Mode.SERVE
+)
 
 
 class Switch:

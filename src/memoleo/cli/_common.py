@@ -111,11 +111,11 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
-def print_json(data: Any) -> None:
-    """Print data as JSON, with infinity as "forever"."""
+def print_json(data: Any, *, err: bool = False) -> None:
+    """Print data as JSON, with infinity as "forever"; to stderr if a program has the stdout."""
     import json
 
-    click.echo(json.dumps(_plain(data), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_plain(data), indent=2, ensure_ascii=False), err=err)
 
 
 def _plain(data: Any) -> Any:

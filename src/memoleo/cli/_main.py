@@ -22,6 +22,7 @@ INTERRUPTED = 130
 
 _COMMANDS = {
     "demo": "memoleo.cli._demo",
+    "run": "memoleo.cli._run",
     "stats": "memoleo.cli._stats",
     "clear": "memoleo.cli._clear",
     "config": "memoleo.cli._config",

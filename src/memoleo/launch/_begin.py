@@ -1,0 +1,24 @@
+"""What happens in a process that ``memoleo run`` started, before the program's first call."""
+
+from __future__ import annotations
+
+import os
+
+from memoleo._default import configure
+from memoleo._enable import enable
+from memoleo._events import logger
+from memoleo._switch import OBSERVED
+from memoleo.launch._observed import Recorder
+
+__all__ = ["begin"]
+
+
+def begin() -> None:
+    """Enable what the settings name; whatever goes wrong, the program runs as if without it."""
+    try:
+        folder = os.environ.get(OBSERVED)
+        if folder:
+            configure(hooks=[Recorder(folder)])
+        enable()
+    except Exception as error:
+        logger.warning("memoleo run: nothing is cached: %s", error)
