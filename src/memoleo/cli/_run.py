@@ -46,8 +46,7 @@ class _Run(click.Command):
 @click.command(
     "run",
     cls=_Run,
-    epilog="Examples: memoleo run worker.py --once; memoleo run -m pytest; "
-    "memoleo run --observe -m uvicorn app:app",
+    epilog="Example: memoleo run --observe worker.py --once",
 )
 @click.option("--config", metavar="FILE", help="The settings file to use.")
 @click.option("--observe", is_flag=True, help="Serve nothing; say at the end what would be saved.")
