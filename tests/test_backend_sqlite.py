@@ -75,15 +75,16 @@ def test_a_migration_that_fails_changes_nothing(
     before = path.read_bytes()
     step = "CREATE TABLE extra (x);\nINSERT INTO extra VALUES (1);\n"
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step + "SELECT nonsense();\n"))
-    monkeypatch.setattr(schema, "FORMAT", 2)
-    monkeypatch.setattr("memoleo.backends._sqlite_connections.FORMAT", 2)
+    later_format = schema.FORMAT + 1
+    monkeypatch.setattr(schema, "FORMAT", later_format)
+    monkeypatch.setattr("memoleo.backends._sqlite_connections.FORMAT", later_format)
     with pytest.raises(BackendError):
         SQLiteBackend(path).get(key(1))
     assert path.read_bytes() == before
-    monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], step))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], step))
     later = SQLiteBackend(path)
     assert later.get(key(1)) is not None
-    assert later.check()["format"] == 2
+    assert later.check()["format"] == later_format
     later.close()
 
 

@@ -209,6 +209,7 @@ class CachedFunction(WrappedCallable[P, R]):
             counters=attached.counters,
             tags=None if self._tags is None else partial(self._tagged, args, kwargs),
             streamed=self._streamed,
+            describe=partial(self._keyer.describe, args, kwargs),
         )
         return job
 

@@ -23,6 +23,7 @@ from memoleo._switch import Mode, mode
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
+from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._metrics import Metrics
 
@@ -91,6 +92,7 @@ class Calls:
         streamed: bool = False,
         codec: Codec | None = None,
         place: Callable[[], bytes | None] | None = None,
+        describe: Callable[[], Description] | None = None,
     ) -> Job:
         """Return one call, ready for `call`, `acall`, `stream` or `astream`; see `Job`."""
         if codec is None:
@@ -107,6 +109,7 @@ class Calls:
             tags,
             streamed,
             place,
+            describe,
         )
 
     def reader(self, job: Job) -> Callable[[bytes], Any] | None:

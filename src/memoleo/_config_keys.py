@@ -61,6 +61,12 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _fraction(value: Any) -> float:
+    if _number(value) > 1:
+        raise ValueError
+    return float(value)
+
+
 def _at_least(least: int) -> Kind:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -87,10 +93,21 @@ def _milliseconds_text(text: str) -> tuple[float, ...]:
     return _milliseconds([float(item) for item in text.strip("[] ").split(",")])
 
 
+def _one_of(*words: str) -> Kind:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value.strip().lower() not in words:
+            raise ValueError
+        return value.strip().lower()
+
+    *others, last = (f'"{word}"' for word in words)
+    return Kind(f"{', '.join(others)} or {last}", parse, parse)
+
+
 BOOLEAN = Kind("true or false", _boolean, _boolean_text)
 TEXT = Kind("text", _string, _string)
 SECONDS = Kind("a number of seconds, 0 or more", _number, lambda text: _number(float(text)))
 NUMBER = Kind("a number, 0 or more", _number, lambda text: _number(float(text)))
+FRACTION = Kind("a number from 0 to 1", _fraction, lambda text: _fraction(float(text)))
 DURATION = Kind(
     'seconds, or text such as "90s", "24h", "30d" or "forever"', parse_duration, _duration_text
 )
@@ -102,6 +119,9 @@ KEYS: dict[str, dict[str, Kind]] = {
         "url": TEXT,
         "cache_dir": TEXT,
         "ttl": DURATION,
+        "explain": _one_of("digests", "previews", "off"),
+        "verify": FRACTION,
+        "verify_per_minute": NUMBER,
     },
     "inference": {
         "num_threads": _at_least(1),

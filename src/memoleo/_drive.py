@@ -85,7 +85,7 @@ class Driver:
                 elif type(step) is Load:
                     answer = self.store.load(job)
                 elif type(step) is Save:
-                    answer = self.store.save(job, step.result)
+                    answer = self.store.save(job, step.result, turn.parts)
                 elif type(step) is Spawn:
                     self._spawn(job)
                 else:
@@ -120,7 +120,7 @@ class Driver:
                 load = partial(self.store.load, turn.job)
                 answer = await _in_thread(load) if remote else load()
             elif type(step) is Save:
-                save = partial(self.store.save, turn.job, step.result)
+                save = partial(self.store.save, turn.job, step.result, turn.parts)
                 answer = await _in_thread(save) if remote else save()
             elif type(step) is Spawn:
                 _background(self._arefresh(turn.job))
@@ -229,7 +229,7 @@ def _note_refresh(job: Job, error: BaseException) -> None:
 class _Turn:
     """One run of a flow, with what it must give back however it ends."""
 
-    __slots__ = ("driver", "flight", "job", "keep", "lease")
+    __slots__ = ("driver", "flight", "job", "keep", "lease", "parts")
 
     def __init__(self, driver: Driver, job: Job, *, keep: bool) -> None:
         self.driver = driver
@@ -237,6 +237,7 @@ class _Turn:
         self.keep = keep
         self.flight: Flight | None = None
         self.lease: Lease | None = None
+        self.parts: bytes | None = None
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
@@ -265,6 +266,7 @@ class _Turn:
         return self._count(step)
 
     def call(self) -> Returned | Failed:
+        self._describe()
         started = time.perf_counter()
         try:
             with self._inside():
@@ -276,6 +278,7 @@ class _Turn:
         return Returned(value, (time.perf_counter() - started) * 1000)
 
     async def acall(self) -> Returned | Failed:
+        self._describe()
         started = time.perf_counter()
         try:
             with self._inside():
@@ -287,6 +290,10 @@ class _Turn:
             return Failed(error, (time.perf_counter() - started) * 1000)
         return Returned(value, (time.perf_counter() - started) * 1000)
 
+    def _describe(self) -> None:
+        if self.keep:
+            self.parts = self.driver.store.described(self.job)
+
     def _inside(self) -> Any:
         return nullcontext() if self.flight is None else Flights.inside(self.flight)
 
@@ -295,7 +302,8 @@ class _Turn:
 
         def finished(encoded: tuple[list[bytes], bytes]) -> None:
             if self.keep:
-                store.save(job, Returned(encoded, (time.perf_counter() - started) * 1000))
+                took = (time.perf_counter() - started) * 1000
+                store.save(job, Returned(encoded, took), self.parts)
 
         def failed(error: Exception) -> None:
             if self.keep:

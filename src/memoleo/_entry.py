@@ -40,6 +40,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
         how many tokens a model spent on it
     label
         what computed it, for people: a qualified name
+    parts
+        what its key was made of, as digests; see `memoleo._parts`
     """
 
     payload: bytes
@@ -52,6 +54,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     cost_ms: float = 0.0
     tokens: int = 0
     label: str = ""
+    parts: bytes = b""
 
     @property
     def expires(self) -> float:
@@ -61,7 +64,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     @property
     def size(self) -> int:
         """The number of bytes that count against a store's limit."""
-        return len(self.payload) + 128
+        return len(self.payload) + len(self.parts) + 128
 
     def to_bytes(self, key: bytes) -> bytes:
         """Return the entry as one block, with a checksum over it and the key in front."""

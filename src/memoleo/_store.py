@@ -10,11 +10,13 @@ import msgspec
 
 from memoleo._entry import Entry
 from memoleo._events import Event, Hook, Spell, logger
+from memoleo._parts import PartsMaker
 from memoleo._policy import Freshness, Policy, tag_names
 from memoleo._steps import Returned
 from memoleo.backends._protocol import Backend, Lease
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import BackendError, CodecError, CorruptEntry
+from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["Job", "Store"]
@@ -44,6 +46,8 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     place
         asked once there is a result: the key that it is stored under instead of `key`, or `None`
         to store nothing. For calls whose key depends on what computing them brings to light
+    describe
+        asked at most once: what the key is made of
     """
 
     key: bytes
@@ -55,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     tags: Callable[[Any], Iterable[str]] | None = None
     streamed: bool = False
     place: Callable[[], bytes | None] | None = None
+    describe: Callable[[], Description] | None = None
 
 
 class Store:
@@ -76,6 +81,7 @@ class Store:
         self.backend = backend
         self.clock = clock
         self.hooks = tuple(hooks)
+        self.parts = PartsMaker(backend)
         name = type(backend).__name__
         self.reads = Spell(f"reading from {name} fails")
         self._writes = Spell(f"writing to {name} fails")
@@ -126,22 +132,43 @@ class Store:
             self._corrupt(job, error)
             return None
 
-    def save(self, job: Job, result: Returned) -> Entry | None:
+    def described(self, job: Job) -> bytes | None:
+        """Return the parts of a call's key before it runs, since it may change its arguments.
+
+        `None` for a call whose key, and so what it is made of, is found out by running it.
+        """
+        if job.describe is None:
+            return b""
+        return None if job.place is not None else self._parts_of(job)
+
+    def _parts_of(self, job: Job) -> bytes:
+        return b"" if job.describe is None else self.parts.make(job.describe)
+
+    def save(self, job: Job, result: Returned, parts: bytes | None = None) -> Entry | None:
         """Store a result that is to be stored; return its entry, or `None` if there is none.
 
         The entry is returned even if the backend failed: who waits for it can share it.
+
+        Parameters
+        ----------
+        job
+            the call
+        result
+            what it returned
+        parts
+            what `described` returned before
         """
         if job.place is not None:
             key = job.place()
             if key is None:
                 return None
             job = msgspec.structs.replace(job, key=key)
-        entry = self.entry(job, result)
+        entry = self.entry(job, result, self._parts_of(job) if parts is None else parts)
         if entry is not None:
             self.put(job, entry)
         return entry
 
-    def entry(self, job: Job, result: Returned) -> Entry | None:
+    def entry(self, job: Job, result: Returned, parts: bytes = b"") -> Entry | None:
         """Return the entry of a result, or `None` if it isn't to be stored or can't be."""
         policy = job.policy
         value = result.value
@@ -169,6 +196,7 @@ class Store:
             result.ms,
             tokens,
             policy.label,
+            parts,
         )
 
     def put(self, job: Job, entry: Entry) -> None:

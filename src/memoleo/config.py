@@ -124,6 +124,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         how long entries are fresh, in seconds, unless their type or their function says otherwise
     types
         seconds per type
+    explain
+        what is kept of the parts of a key: "digests", "previews" or "off"
+    verify
+        which part of all hits is computed again and compared, from 0 to 1
+    verify_per_minute
+        how many that are at most, in one process
     inference, networking, workers, ollama
         the sections of the same names
     file
@@ -136,6 +142,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_url: str | None = None
     default_ttl: float = DEFAULT_TTL
     types: dict[str, float] = {}
+    explain: str = "digests"
+    verify: float = 0.0
+    verify_per_minute: float = 6.0
     inference: Inference = Inference()
     networking: Networking = Networking()
     workers: Workers = Workers()
@@ -153,6 +162,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "caching.enabled": self.enabled,
             "caching.url": self.cache_url,
             "caching.ttl": self.default_ttl,
+            "caching.explain": self.explain,
+            "caching.verify": self.verify,
+            "caching.verify_per_minute": self.verify_per_minute,
         }
         values.update((f"types.{name}.ttl", ttl) for name, ttl in self.types.items())
         for section in ("inference", "networking", "workers", "ollama"):
@@ -215,6 +227,9 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         cache_url=caching.get("url"),
         default_ttl=caching.get("ttl", DEFAULT_TTL),
         types=types,
+        explain=caching.get("explain", "digests"),
+        verify=caching.get("verify", 0.0),
+        verify_per_minute=caching.get("verify_per_minute", 6.0),
         inference=Inference(**sections["inference"]),
         networking=Networking(**sections["networking"]),
         workers=Workers(**sections["workers"]),

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memoleo.backends._protocol import Backend, BackendStats, Lease
+    from memoleo.backends._protocol import Backend, BackendStats, Lease, Notebook
     from memoleo.backends.memory import MemoryBackend
     from memoleo.backends.sqlite import SQLiteBackend
     from memoleo.backends.tiered import TieredBackend
@@ -21,6 +21,7 @@ _HOMES = {
     "BackendStats": "_protocol",
     "Lease": "_protocol",
     "MemoryBackend": "memory",
+    "Notebook": "_protocol",
     "SQLiteBackend": "sqlite",
     "TieredBackend": "tiered",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "BackendStats",
     "Lease",
     "MemoryBackend",
+    "Notebook",
     "SQLiteBackend",
     "TieredBackend",
 ]

@@ -14,7 +14,7 @@ import msgspec
 
 from memoleo._entry import Entry
 
-__all__ = ["Backend", "BackendStats", "Lease"]
+__all__ = ["Backend", "BackendStats", "Lease", "Notebook"]
 
 
 class BackendStats(msgspec.Struct, frozen=True):
@@ -128,4 +128,30 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release connections and files. Closing twice is harmless; a later use reopens."""
+        ...
+
+
+@runtime_checkable
+class Notebook(Protocol):
+    """What a backend may do besides: keep notes, and remember what it had to give up.
+
+    Notes are small blocks about entries and calls, such as what a function consisted of when its
+    entries were stored. They are no entries: nothing counts, lists or clears them, and of each
+    room only the last few hundred are kept.
+    """
+
+    def note(self, room: str, name: bytes, block: bytes) -> None:
+        """Keep a block under a name, in place of an older one."""
+        ...
+
+    def notes(self, room: str) -> list[tuple[bytes, bytes]]:
+        """Return the notes of a room, most recent first: their names and blocks."""
+        ...
+
+    def gone(self, key: bytes) -> tuple[float, str] | None:
+        """Say when an entry was given up (seconds since the epoch), and why.
+
+        The reason is "evicted" (for lack of room) or "expired". `None` means that it is not known:
+        it may never have been stored, have been removed on request, or be forgotten by now.
+        """
         ...

@@ -23,6 +23,7 @@ _TOUCH_EVERY = 60.0
 _LOOK_EVERY = 64
 _LEAST_BYTES = 65_536
 _ROW_BYTES = 256
+_NOTE_SHARE = 32_768
 _STEP = 256
 _STEP_TIME = 0.02
 _CHOSEN = 20_000
@@ -51,6 +52,8 @@ class Room:
         what can be stored before it is time to `look` again; whoever stores something subtracts it
     evicted
         how many entries were removed
+    notes_kept
+        how many removals are remembered, and how many notes a room holds
     """
 
     def __init__(self, max_bytes: int, max_entries: int | None) -> None:
@@ -66,6 +69,8 @@ class Room:
         self.bytes_left = 0
         self.entries_left = 0
         self.evicted = 0
+        # So that even in the smallest file they take but a small part of the room.
+        self.notes_kept = max(2, min(4096, self._max_bytes // _NOTE_SHARE))
 
     def look(self, link: Link) -> None:
         """Learn how full the store is; others may add to the same file unseen."""
@@ -123,7 +128,7 @@ class Room:
             if fresh:
                 self.save_use(runner, used(), resolution=0.0)
                 self._doomed = runner.run(self._choose)[::-1]
-            gone = runner.write(_Many(_REMOVE, self._take_batch()))
+            gone = runner.write(_Eviction(self._take_batch(), self.notes_kept))
             self.evicted += gone
             self._entries -= gone
             runner.run(self.look)
@@ -166,6 +171,33 @@ class _Many:
 
     def __call__(self, link: Link) -> int:
         return link.cursor.executemany(self._statement, self._rows).rowcount
+
+
+class _Eviction(_Many):
+    """Removes entries by their numbers, and remembers the last of them.
+
+    Parameters
+    ----------
+    rows
+        the numbers
+    kept
+        how many removals are remembered
+    """
+
+    def __init__(self, rows: list[tuple[int]], kept: int) -> None:
+        super().__init__(_REMOVE, rows)
+        self._last = rows[-kept:]
+        self._kept = kept
+
+    def __call__(self, link: Link) -> int:
+        now = time.time()
+        link.cursor.executemany(
+            "INSERT INTO gone (key, at, expired) "
+            "SELECT key, ?, expires <= ? FROM entries WHERE id = ?",
+            [(now, now, number) for (number,) in self._last],
+        )
+        link.execute("DELETE FROM gone WHERE id <= (SELECT max(id) FROM gone) - ?", (self._kept,))
+        return super().__call__(link)
 
 
 def clear_in_steps(

@@ -60,6 +60,9 @@ def classify(error: BaseException) -> Fault:
 
     Result codes: https://www.sqlite.org/rescode.html
     """
+    if isinstance(error, UnicodeDecodeError):
+        # SQLite quotes what it finds in a damaged schema, and `sqlite3` can't read that.
+        return "corrupt"
     code = getattr(error, "sqlite_errorcode", None)
     if code == _DBMOVED:
         return "moved"

@@ -224,7 +224,7 @@ class Runner:
             raise error
         if isinstance(error, Unready):
             return
-        if not isinstance(error, sqlite3.Error):
+        if not isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
             raise self._failure("other", error) from error
         fault = classify(error)
         if fault == "corrupt":

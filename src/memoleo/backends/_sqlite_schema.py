@@ -41,7 +41,23 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
 END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FORMAT_1,)
+_FORMAT_2 = """
+CREATE TABLE notes (
+    room TEXT NOT NULL,
+    name BLOB NOT NULL,
+    seen REAL NOT NULL,
+    block BLOB NOT NULL,
+    PRIMARY KEY (room, name)
+) WITHOUT ROWID;
+CREATE TABLE gone (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    at REAL NOT NULL,
+    expired INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FORMAT_1, _FORMAT_2)
 """The n-th script leads from format n to format n + 1. Released scripts never change."""
 
 FORMAT = len(MIGRATIONS)

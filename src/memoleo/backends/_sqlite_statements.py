@@ -6,7 +6,19 @@ from typing import Any
 
 from memoleo.backends._sqlite_connections import Link
 
-__all__ = ["ADD", "BUMP", "GET", "Query", "Where", "bytes_in_use", "count"]
+__all__ = [
+    "ADD",
+    "BUMP",
+    "FORGET_NOTES",
+    "GET",
+    "GONE",
+    "NOTE",
+    "NOTES",
+    "Query",
+    "Where",
+    "bytes_in_use",
+    "count",
+]
 
 GET = "SELECT block FROM entries WHERE key = ?"
 BUMP = "UPDATE state SET epoch = epoch + 1"
@@ -14,6 +26,13 @@ ADD = (
     "INSERT INTO entries (key, type, label, created, expires, used, block) "
     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
 )
+NOTE = "INSERT OR REPLACE INTO notes (room, name, seen, block) VALUES (?, ?, ?, ?)"
+FORGET_NOTES = (
+    "DELETE FROM notes WHERE room = ? AND name IN "
+    "(SELECT name FROM notes WHERE room = ? ORDER BY seen DESC LIMIT -1 OFFSET ?)"
+)
+NOTES = "SELECT name, block FROM notes WHERE room = ? ORDER BY seen DESC"
+GONE = "SELECT at, expired FROM gone WHERE key = ? ORDER BY id DESC LIMIT 1"
 
 
 def bytes_in_use(link: Link) -> int:

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_count, parse_size
+from memoleo.backends._notes import Notes
 from memoleo.backends._protocol import BackendStats, Lease
 
 __all__ = ["MemoryBackend"]
@@ -47,7 +48,8 @@ class MemoryBackend:
         self.max_bytes = parse_size(max_bytes)
         self.live: dict[bytes, Entry] = {}
         self.touched: deque[bytes] = deque(maxlen=4096)
-        self._order = _Order(self.max_bytes, self.live)
+        self._notes = Notes()
+        self._order = _Order(self.max_bytes, self.live, self._notes)
         self._recent: dict[bytes, None] = {}
         self._lock = threading.Lock()
         self._quiet = False
@@ -136,6 +138,18 @@ class MemoryBackend:
     def close(self) -> None:
         """Do nothing: a closed memory keeps its entries, since a later use reopens it."""
 
+    def note(self, room: str, name: bytes, block: bytes) -> None:
+        """See `Notebook.note`."""
+        self._notes.note(room, name, block)
+
+    def notes(self, room: str) -> list[tuple[bytes, bytes]]:
+        """See `Notebook.notes`."""
+        return self._notes.notes(room)
+
+    def gone(self, key: bytes) -> tuple[float, str] | None:
+        """See `Notebook.gone`."""
+        return self._notes.gone(key)
+
     def take_recent(self) -> list[bytes]:
         """Return the keys that were read since the last time, and forget them.
 
@@ -173,7 +187,7 @@ class MemoryBackend:
     def _reset(self) -> None:
         evicted = self._order.evicted
         self.live.clear()
-        self._order = _Order(self.max_bytes, self.live)
+        self._order = _Order(self.max_bytes, self.live, self._notes)
         self._order.evicted = evicted
 
     def _before_fork(self) -> None:
@@ -195,8 +209,9 @@ class MemoryBackend:
 class _Order(LRUCache[bytes, Entry]):
     """The order of use, and the sizes; `live` is kept in step with it."""
 
-    def __init__(self, max_bytes: int, live: dict[bytes, Entry]) -> None:
+    def __init__(self, max_bytes: int, live: dict[bytes, Entry], notes: Notes) -> None:
         super().__init__(max_bytes, getsizeof=_size)
+        self.notes = notes
         self.live = live
         self.evicted = 0
 
@@ -208,6 +223,7 @@ class _Order(LRUCache[bytes, Entry]):
         key, entry = super().popitem()
         self.live.pop(key, None)
         self.evicted += 1
+        self.notes.gave_up(key)
         return key, entry
 
     def discard(self, key: bytes) -> bool:

@@ -23,7 +23,12 @@ from memoleo.backends._sqlite_runner import Runner, Unready
 from memoleo.backends._sqlite_statements import (
     ADD,
     BUMP,
+    FORGET_NOTES,
     GET,
+    GONE,
+    NOTE,
+    NOTES,
+    Query,
     Where,
     bytes_in_use,
 )
@@ -36,6 +41,7 @@ T = TypeVar("T")
 _PAGE = 64
 _LOOKED_AHEAD = 65_536
 _UNSAVED = 4096
+_MOST_NOTES = 512
 
 _now = time.monotonic
 _time = time.time
@@ -278,6 +284,24 @@ class SQLiteBackend:
     def touch(self, keys: Iterable[bytes]) -> None:
         """Note that entries were used which a store in front of this one answered for."""
         self._touched.extend(keys)
+
+    def note(self, room: str, name: bytes, block: bytes) -> None:
+        """See `Notebook.note`."""
+
+        def store(link: Link) -> None:
+            link.execute(NOTE, (room, name, _time(), block))
+            link.execute(FORGET_NOTES, (room, room, min(_MOST_NOTES, self._room.notes_kept)))
+
+        self._runner.write(store)
+
+    def notes(self, room: str) -> list[tuple[bytes, bytes]]:
+        """See `Notebook.notes`."""
+        return self._runner.run(Query(NOTES, (room,)))
+
+    def gone(self, key: bytes) -> tuple[float, str] | None:
+        """See `Notebook.gone`."""
+        found = self._runner.run(Query(GONE, (key,)))
+        return (found[0][0], "expired" if found[0][1] else "evicted") if found else None
 
     def vacuum(self) -> int:
         """Rebuild the file so that it takes as little room as it can; how many bytes that freed.

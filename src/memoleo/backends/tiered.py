@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from memoleo._entry import Entry
-from memoleo.backends._protocol import Backend, BackendStats, Lease
+from memoleo.backends._protocol import Backend, BackendStats, Lease, Notebook
 from memoleo.backends.memory import MemoryBackend
 from memoleo.errors import BackendError, ConfigError, CorruptEntry
 
@@ -56,6 +56,7 @@ class TieredBackend:
         self._next_touch = 0.0
         self._clock = clock
         self._far = farther[-1]
+        self._notebook = self._far if isinstance(self._far, Notebook) else None
         self._epoch: Callable[[], int] | None = getattr(self._far, "epoch", None)
         self._known_epoch: int | None = None
         # A copy into a near store must not survive a removal that happened at the same time:
@@ -166,6 +167,19 @@ class TieredBackend:
         self._pass_on_use()
         self._try_all(lambda tier: tier.close())
         self.next_sync = 0.0
+
+    def note(self, room: str, name: bytes, block: bytes) -> None:
+        """See `Notebook.note`: the farthest store keeps it, if it can."""
+        if self._notebook is not None:
+            self._notebook.note(room, name, block)
+
+    def notes(self, room: str) -> list[tuple[bytes, bytes]]:
+        """See `Notebook.notes`."""
+        return [] if self._notebook is None else self._notebook.notes(room)
+
+    def gone(self, key: bytes) -> tuple[float, str] | None:
+        """See `Notebook.gone`: what the farthest store gave up is gone."""
+        return None if self._notebook is None else self._notebook.gone(key)
 
     def sync(self, now: float) -> None:
         """Empty the nearer stores if somebody else removed or replaced something in the farthest.

@@ -1,4 +1,4 @@
-"""The user's own signing secret: a random one, in a file that nobody else can read."""
+"""A secret of the user's own: a random one, in a file that nobody else can read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ _SIZE = 32
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def secret_from_file(path: str | None = None) -> bytes:
+def secret_from_file(path: str | None = None, *, name: str = "pickle.secret") -> bytes:
     """Return the secret in a file, which is made with a new one if it is missing.
 
     Parameters
     ----------
     path
-        the file; `None` is ``pickle.secret`` in the user's data folder
+        the file; `None` is `name` in the user's data folder
+    name
+        of the file
 
     Raises
     ------
@@ -32,14 +34,14 @@ def secret_from_file(path: str | None = None) -> bytes:
     if path is None:
         import platformdirs
 
-        path = os.path.join(platformdirs.user_data_dir("memoleo", appauthor=False), "pickle.secret")
+        path = os.path.join(platformdirs.user_data_dir("memoleo", appauthor=False), name)
     try:
         if not os.path.lexists(path):
             make_private_folder(os.path.dirname(path))
             _publish(path, secrets.token_bytes(_SIZE))
         return _read(path)
     except OSError as error:
-        raise CodecError(f"no secret to sign pickles with: {error}") from error
+        raise CodecError(f"there is no secret in {path}: {error}") from error
 
 
 def _publish(path: str, secret: bytes) -> None:

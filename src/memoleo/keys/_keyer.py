@@ -38,6 +38,7 @@ from memoleo.keys._bind import (
 from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write
 from memoleo.keys._layout import STATE_WAYS_OUT, layout_of, layout_of_method
 from memoleo.keys._plain import encode_plain, is_plain
+from memoleo.keys._portrait import Description, Portrait
 from memoleo.keys._settings import content_of_version, read_settings
 
 __all__ = ["UNSET", "Keyer"]
@@ -91,6 +92,7 @@ class Keyer:
         "_settings",
         "_type",
         "_version",
+        "_views",
         "bind",
         "make",
     )
@@ -130,6 +132,7 @@ class Keyer:
         self._is_method = yes
         self._plans: dict[Any, _MakeKey] = {}
         self._class_plans: dict[Any, _MakeKey] = {}
+        self._views: dict[Any, _View] = {}
         self.make = self._key_by_owner if yes else self._first_key
         self.bind = self._first_bind
 
@@ -161,6 +164,27 @@ class Keyer:
         """
         return self.make(*args, **kwargs)
 
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Description:
+        """Return what the key of a call is made of.
+
+        Raises
+        ------
+        KeyingError
+            something can't be keyed
+        TypeError
+            the call doesn't fit the signature
+        """
+        mark: tuple[Any, bool] = (None, False)
+        if self._is_method:
+            if not args:
+                args, kwargs = self._with_instance_first(kwargs)
+            of_class = isinstance(args[0], type)
+            mark = (args[0] if of_class else type(args[0]), of_class)
+        if mark not in self._views:
+            self.key(args, kwargs)
+        view = self._views[mark]
+        return Description(view.portrait, view.values(*args, **kwargs))
+
     def _first_key(self, /, *args: Any, **kwargs: Any) -> bytes:
         self.make = self._plan(None)
         return self.make(*args, **kwargs)
@@ -181,6 +205,7 @@ class Keyer:
         if plan is None:
             if len(plans) >= _MOST_CLASSES:
                 plans.clear()
+                self._views.clear()
             plan = plans[owner] = self._plan(owner, of_class)
         return plan(*args, **kwargs)
 
@@ -224,6 +249,13 @@ class Keyer:
             source = f"_memoleo_live{place}"
             layout.add(f"{name}{_CAPTURED}", f"{source}.cell_contents", **{source: cell})
         result = "".join(f"{value}, " for value in layout.values)
+        facts = {**logic.facts, "type": _digest(self._type), "settings": _digest(header[-1])}
+        if owner is not None:
+            facts["class"] = _digest(class_name(owner))
+        self._views[owner, of_class] = _View(
+            Portrait(_name(self._func), tuple(layout.labels), facts),
+            partial(compile_binder, parameters, f"({result})", layout.names),
+        )
         make = _make_key(parameters, f"({result})", layout.names, b"".join(header), layout.labels)
         if not logic.pins and not logic.live:
             return make
@@ -242,6 +274,35 @@ class Keyer:
             return self.make(*args, **kwargs)
 
         return make_checked
+
+
+class _View:
+    """What the calls of one plan are made of; nothing is compiled before somebody asks.
+
+    Parameters
+    ----------
+    portrait
+        what they have in common
+    compiled
+        returns what maps the arguments of a call to the values that are keyed
+    """
+
+    __slots__ = ("_compiled", "_values", "portrait")
+
+    def __init__(self, portrait: Portrait, compiled: Callable[[], Callable[..., Any]]) -> None:
+        self.portrait = portrait
+        self._compiled = compiled
+        self._values: Callable[..., tuple[Any, ...]] | None = None
+
+    @property
+    def values(self) -> Callable[..., tuple[Any, ...]]:
+        if self._values is None:
+            self._values = self._compiled()
+        return self._values
+
+
+def _digest(content: str | bytes) -> bytes:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).digest()
 
 
 _FAST_LANE = """\

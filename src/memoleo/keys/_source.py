@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -55,6 +56,9 @@ class Live(NamedTuple):
     name: str
 
 
+_NO_FACTS: Mapping[str, bytes] = {}
+
+
 class _Held(NamedTuple):
     """Looks like a cell, and always holds the same object."""
 
@@ -74,12 +78,15 @@ class Logic(NamedTuple):
         cells with what they held: if one holds something else, the digest is out of date
     process
         the process in which alone it holds, or 0: it names an object by its identity
+    facts
+        what the digest was made from: a name for each part, and a digest of what it is
     """
 
     digest: bytes
     live: tuple[Live, ...] = ()
     pins: tuple[tuple[Any, Any], ...] = ()
     process: int = 0
+    facts: Mapping[str, bytes] = _NO_FACTS
 
     def is_current(self) -> bool:
         """Return whether every pinned cell holds what it held, in this process."""
@@ -99,7 +106,8 @@ class Logic(NamedTuple):
         """
         parts = [frame(b"version"), frame(label_of(func)), frame(_script(func)), frame(version)]
         digest = hashlib.sha256(b"".join(parts)).digest()
-        return cls(digest, _Examination(func, owner, versioned=True).result().live)
+        live = _Examination(func, owner, versioned=True).result().live
+        return cls(digest, live, facts={"version": hashlib.sha256(version).digest()})
 
 
 def examine(func: Any, owner: type | None = None) -> Logic:
@@ -157,7 +165,7 @@ class _Examination:
         self.owner = owner
         self.home = home_of(innermost(func))
         self.package = Package(self.home)
-        self.facts: set[bytes] = set()
+        self.facts: dict[bytes, tuple[str | bytes, ...]] = {}
         self.seen: dict[tuple[int, int], Any] = {}
         self.pending: list[tuple[Any, type | None]] = []
         self.constants: dict[tuple[str, ...], Any] = {}
@@ -172,7 +180,7 @@ class _Examination:
 
     def fact(self, *parts: str | bytes) -> None:
         """Note something that the digest depends on; the order of facts has no meaning."""
-        self.facts.add(b"".join(map(frame, parts)))
+        self.facts[b"".join(map(frame, parts))] = parts
 
     def result(self) -> Logic:
         self.fact("root", label_of(self.root))
@@ -186,7 +194,21 @@ class _Examination:
         whole = hashlib.sha256(b"logic")
         for fact in sorted(self.facts):
             whole.update(frame(fact))
-        return Logic(whole.digest(), tuple(self.live), tuple(self.pins), self.process)
+        return Logic(
+            whole.digest(), tuple(self.live), tuple(self.pins), self.process, self.named_facts()
+        )
+
+    def named_facts(self) -> dict[str, bytes]:
+        """Return the facts by name: what of them is text is the name, and bytes are digested."""
+        found: dict[str, Any] = {}
+        for fact in sorted(self.facts):
+            parts = self.facts[fact]
+            name = " ".join(part for part in parts if isinstance(part, str))
+            digest = found.setdefault(name, hashlib.sha256())
+            for part in parts:
+                if isinstance(part, bytes):
+                    digest.update(frame(part))
+        return {name: digest.digest() for name, digest in found.items()}
 
     def follow(self, value: Any, owner: type | None = None) -> None:
         """Put a function or class on the list, once."""
