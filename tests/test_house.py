@@ -21,7 +21,8 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "ground",
         {"_callable", "_entry", "_events", "_health", "_pausing", "_platform",
-         "_retry_budget", "_units", "_version", "errors"},
+         "_retry_budget", "_units", "_version", "errors",
+         "_notes"},
     ),
     ("settings", {"_config_files", "_config_keys", "_settings", "_switch", "config"}),
     (
@@ -30,11 +31,13 @@ FLOORS: list[tuple[str, set[str]]] = [
          "_parts",
          "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
          "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics",
-         "_imports"},
+         "_imports",
+         "_mapping", "_progress"},
     ),
     ("head and hands", {"_calls", "_drive", "_flow", "_reader", "_remembered", "_store"}),
     ("cache", {"_cache", "_contents", "_default"}),
-    ("doors", {"_cached", "_enable", "_retried", "_timed", "launch", "patches", "testing"}),
+    ("doors", {"_cached", "_enable", "_retried", "_timed", "launch", "patches", "testing",
+         "_map"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memoleo._default import configure, get_cache
     from memoleo._enable import disable, enable, proxy
     from memoleo._events import Event
+    from memoleo._map import amap, map
     from memoleo._retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
@@ -43,6 +44,7 @@ _HOMES = {
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
     "StoredEntry": "_stored",
+    "amap": "_map",
     "bypass": "_switch",
     "configure": "_default",
     "content_cached": "_cached",
@@ -50,6 +52,7 @@ _HOMES = {
     "enable": "_enable",
     "get_cache": "_default",
     "get_metrics": "metrics._metrics",
+    "map": "_map",
     "observe": "_switch",
     "proxy": "_enable",
     "refresh": "_switch",
@@ -71,6 +74,7 @@ __all__ = [
     "MemoleoError",
     "Metrics",
     "StoredEntry",
+    "amap",
     "bypass",
     "configure",
     "content_cached",
@@ -78,6 +82,7 @@ __all__ = [
     "enable",
     "get_cache",
     "get_metrics",
+    "map",
     "observe",
     "proxy",
     "refresh",

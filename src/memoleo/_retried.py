@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from memoleo import _pausing
 from memoleo._decorating import aforward, decorate, default_name, resume
+from memoleo._notes import add_note
 from memoleo._retry_rules import ErrorRule, is_transient
 from memoleo._retrying import (
     Backoff,
@@ -26,8 +27,6 @@ from memoleo.metrics._metrics import RESERVED, OperationStats, get_metrics
 __all__ = ["RetriedDecorator", "retried"]
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any] | staticmethod[..., Any]")
-
-_PREFIX = "memoleo: "
 
 
 class RetriedDecorator(Protocol):
@@ -209,7 +208,7 @@ class _Call:
         if stop.gave_up and self.outer is not None:
             self.outer.given_up = error
         if stop.note is not None:
-            _add_note(error, _PREFIX + stop.note)
+            add_note(error, stop.note)
         if handled and self.tally.name not in _warned:
             _warned.add(self.tally.name)
             _log(
@@ -235,16 +234,6 @@ def _stems_from(error: BaseException, cause: BaseException) -> bool:
             break
         at = at.__cause__ or at.__context__
     return at is cause
-
-
-def _add_note(error: Exception, note: str) -> None:
-    """Do what `add_note` does, on Python 3.10 too, and once for an error raised repeatedly."""
-    try:
-        notes = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_PREFIX)]
-        vars(error)["__notes__"] = [*notes, note]
-    except Exception:
-        # An exception class that refuses attributes goes without.
-        return
 
 
 def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
