@@ -309,6 +309,7 @@ class Cache:
 
     def close(self) -> None:
         """Release files and connections. Closing twice is harmless; a later use reopens."""
+        self.metrics.flush()
         self.backend.close()
 
     def __enter__(self) -> Self:

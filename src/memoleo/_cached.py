@@ -192,8 +192,8 @@ class CachedFunction(WrappedCallable[P, R]):
         cache = self._cache or _default.get_cache()
         attached = self._attached
         if attached.cache is not cache:
-            counters = cache.metrics.cache(self._policy.type).child()
             calls = cache.calls
+            counters = calls.tally.of(self._policy.type).child()
             job = calls.job(b"", self._policy, _nothing, counters=counters, streamed=self._streamed)
             reader = calls.reader(job)
             attached = _Attached(cache, counters, reader or _never)

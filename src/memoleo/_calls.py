@@ -65,7 +65,7 @@ class Calls:
         self.store = store
         self.codec = codec
         self.stream_codec = StreamCodec(codec)
-        self.metrics = metrics
+        self.tally, self.ledger = metrics.keep_for(self, store.backend)
         self._ttl = ttl
         self._types = types
         self._remembered = Remembered()
@@ -104,13 +104,17 @@ class Calls:
             policy,
             Freshness(self.ttl_for(policy.type) if policy.ttl is None else policy.ttl, policy),
             codec,
-            self.metrics.cache(policy.type) if counters is None else counters,
+            self._counters(policy) if counters is None else counters,
             compute,
             tags,
             streamed,
             place,
             describe,
         )
+
+    def _counters(self, policy: Policy) -> CacheCounters:
+        # Tokens have a price that depends on the model.
+        return self.tally.of(policy.type, "" if policy.tokens is None else policy.label)
 
     def reader(self, job: Job) -> Callable[[bytes], Any] | None:
         """Return the hot path for calls like `job`; `None` if there is none."""

@@ -152,8 +152,21 @@ KEYS: dict[str, dict[str, Kind]] = {
         "keep_alive": DURATION,
         "num_parallel": _at_least(1),
     },
+    "metrics": {
+        "persist": BOOLEAN,
+        "interval": DURATION,
+    },
+    "savings": {
+        "currency": TEXT,
+        "compute_per_hour": NUMBER,
+        "watts": NUMBER,
+        "price_per_kwh": NUMBER,
+    },
 }
-"""Section → key → what it expects. Types have a section each, ``types.<name>``, with a `ttl`."""
+"""Section → key → what it expects.
+
+Types have a section each, ``types.<name>``, with a `ttl`; ``savings.tokens.<pattern>`` is a price.
+"""
 
 ALIASES = {"enabled": "caching.enabled"}
 """Other spellings of a key; ``caching.ttl_<type>`` is one of ``types.<type>.ttl``."""
@@ -164,4 +177,6 @@ def kind_of(key: str) -> Kind | None:
     section, _, name = key.partition(".")
     if section == "types":
         return DURATION if name.endswith(".ttl") and len(name) > len(".ttl") else None
+    if section == "savings" and name.startswith("tokens."):
+        return NUMBER if len(name) > len("tokens.") else None
     return KEYS.get(section, {}).get(name)

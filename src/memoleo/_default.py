@@ -10,6 +10,7 @@ from typing import Any
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._events import Hook
+from memoleo._settings import default_url
 from memoleo._units import Duration
 from memoleo.config import load_settings
 
@@ -17,25 +18,6 @@ __all__ = ["configure", "default_url", "get_cache"]
 
 _lock = threading.Lock()
 current: Cache | None = None
-
-
-def default_url() -> str:
-    """Return the URL of the default cache: the settings', else a file in the user's cache folder.
-
-    Raises
-    ------
-    ConfigError
-        the settings can't be read
-    """
-    url = _settings.current().cache_url
-    if url is not None:
-        return url
-    from urllib.parse import quote
-
-    import platformdirs
-
-    path = platformdirs.user_cache_path("memoleo") / "cache.db"
-    return f"sqlite:///{quote(path.as_posix())}"
 
 
 def get_cache() -> Cache:

@@ -6,7 +6,7 @@ import threading
 
 from memoleo.config import Settings, load_settings
 
-__all__ = ["current", "use"]
+__all__ = ["current", "default_url", "use"]
 
 _lock = threading.Lock()
 _current: Settings | None = None
@@ -36,3 +36,22 @@ def use(settings: Settings | None) -> Settings | None:
     global _current
     before, _current = _current, settings
     return before
+
+
+def default_url() -> str:
+    """Return the URL of the default cache: the settings', else a file in the user's cache folder.
+
+    Raises
+    ------
+    ConfigError
+        the settings can't be read
+    """
+    url = current().cache_url
+    if url is not None:
+        return url
+    from urllib.parse import quote
+
+    import platformdirs
+
+    path = platformdirs.user_cache_path("memoleo") / "cache.db"
+    return f"sqlite:///{quote(path.as_posix())}"

@@ -25,7 +25,16 @@ from memoleo._config_files import (
 from memoleo._config_keys import ALIASES, KEYS, kind_of
 from memoleo.errors import ConfigError
 
-__all__ = ["Inference", "Networking", "Ollama", "Settings", "Workers", "load_settings"]
+__all__ = [
+    "Inference",
+    "Metrics",
+    "Networking",
+    "Ollama",
+    "Savings",
+    "Settings",
+    "Workers",
+    "load_settings",
+]
 
 DEFAULT_TTL = 30 * 86400.0
 _SHORT_NAMES = {
@@ -111,6 +120,46 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True):
     num_parallel: int | None = None
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the numbers.
+
+    Parameters
+    ----------
+    persist
+        whether they are kept beside the cache, for other processes and for later
+    interval
+        seconds between two times that they are written down
+    """
+
+    persist: bool = True
+    interval: float = 5.0
+
+
+class Savings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of a cached function costs; `None` where nothing is said.
+
+    Parameters
+    ----------
+    currency
+        the label of amounts, such as "EUR"
+    compute_per_hour
+        the price of an hour of computing
+    watts
+        the power that computing takes
+    price_per_kwh
+        the price of a kilowatt-hour
+    tokens
+        the price of a million tokens, by a pattern that a model's name or a type of entries
+        matches
+    """
+
+    currency: str = ""
+    compute_per_hour: float | None = None
+    watts: float | None = None
+    price_per_kwh: float | None = None
+    tokens: dict[str, float] = {}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that files and environment say.
 
@@ -130,7 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         which part of all hits is computed again and compared, from 0 to 1
     verify_per_minute
         how many that are at most, in one process
-    inference, networking, workers, ollama
+    inference, networking, workers, ollama, metrics, savings
         the sections of the same names
     file
         the file that was read; `None` if there is none
@@ -149,6 +198,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     networking: Networking = Networking()
     workers: Workers = Workers()
     ollama: Ollama = Ollama()
+    metrics: Metrics = Metrics()
+    savings: Savings = Savings()
     file: str | None = None
     origins: dict[str, str] = {}
 
@@ -167,8 +218,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "caching.verify_per_minute": self.verify_per_minute,
         }
         values.update((f"types.{name}.ttl", ttl) for name, ttl in self.types.items())
-        for section in ("inference", "networking", "workers", "ollama"):
+        for section in ("inference", "networking", "workers", "ollama", "metrics", "savings"):
             fields = msgspec.structs.asdict(getattr(self, section))
+            prices = fields.pop("tokens", {})
+            values.update((f"savings.tokens.{name}", price) for name, price in prices.items())
             values.update((f"{section}.{name}", value) for name, value in fields.items())
         for key, value in values.items():
             yield key, value, self.origins.get(key, "default")
@@ -215,10 +268,13 @@ def load_settings(
 def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None) -> Settings:
     sections: dict[str, dict[str, Any]] = {name: {} for name in KEYS}
     types: dict[str, float] = {}
+    prices: dict[str, float] = {}
     for key, value in values.items():
         section, _, name = key.partition(".")
         if section == "types":
             types[name.removesuffix(".ttl")] = value
+        elif key.startswith("savings.tokens."):
+            prices[name.removeprefix("tokens.")] = value
         else:
             sections[section][name] = value
     caching = sections["caching"]
@@ -234,6 +290,8 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         networking=Networking(**sections["networking"]),
         workers=Workers(**sections["workers"]),
         ollama=Ollama(**sections["ollama"]),
+        metrics=Metrics(**sections["metrics"]),
+        savings=Savings(**sections["savings"], tokens=prices),
         file=file,
         origins=origins,
     )
@@ -289,7 +347,7 @@ def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             continue  # JSON has no comments: such keys are used for them
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{key}.")
-        elif isinstance(value, dict) and (key in KEYS or key == "types"):
+        elif isinstance(value, dict) and (key in KEYS or key in ("types", "savings.tokens")):
             continue
         else:
             yield key, value

@@ -7,8 +7,9 @@ import weakref
 from collections.abc import Callable
 
 from memoleo._platform import renew_after_fork
+from memoleo.metrics._keeper import keeper
 
-__all__ = ["FIELDS", "CacheCounters", "Cell"]
+__all__ = ["FIELDS", "CacheCounters", "Cell", "summarized"]
 
 FIELDS = (
     "hits",
@@ -144,41 +145,42 @@ class CacheCounters:
                 counters._collect()
                 counters._cells[cell] = _ZEROS
             counters = counters._parent
+        keeper.wake()
         return cell
 
     def _collect(self) -> None:
         """Take over the cells of threads that have ended, so that they don't pile up."""
         for cell in [cell for cell in self._cells if not cell.in_use]:
-            _add(self._gone, cell, self._cells.pop(cell, _ZEROS))
+            _add(self._gone, cell.values(), self._cells.pop(cell, _ZEROS))
 
     def snapshot(self) -> dict[str, float]:
         """Return the sum of each counter over all threads; counts are ints, times floats."""
         with self._lock:
-            self._collect()
-            sums = list(self._gone)
-            for cell, since in list(self._cells.items()):
-                _add(sums, cell, since)
+            return self._sums(start_anew=False)
+
+    def take(self) -> dict[str, float]:
+        """Return the snapshot, and count from zero again: no increment is lost in between."""
+        with self._lock:
+            return self._sums(start_anew=True)
+
+    def _sums(self, *, start_anew: bool) -> dict[str, float]:
+        self._collect()
+        sums = list(self._gone)
+        for cell, since in list(self._cells.items()):
+            values = cell.values()
+            _add(sums, values, since)
+            if start_anew:
+                self._cells[cell] = values
+        if start_anew:
+            self._gone = [0.0] * len(FIELDS)
         return {
             name: value if name.endswith("_ms") else int(value)
             for name, value in zip(FIELDS, sums, strict=True)
         }
 
     def summary(self) -> dict[str, float]:
-        """Return the snapshot with `lookups` and `hit_rate`.
-
-        `hit_rate` is the percentage of lookups that were answered without running the function
-        for them: ``100 * (hits + stale + shared) / (hits + stale + shared + misses)``.
-        """
-        counts = self.snapshot()
-        answered = counts["hits"] + counts["stale"] + counts["shared"]
-        lookups = answered + counts["misses"]
-        return {
-            "hits": counts.pop("hits"),
-            "misses": counts.pop("misses"),
-            "hit_rate": 100.0 * answered / lookups if lookups else 0.0,
-            "lookups": lookups,
-            **counts,
-        }
+        """Return the snapshot with `lookups` and `hit_rate`; see `summarized`."""
+        return summarized(self.snapshot())
 
     def reset(self) -> None:
         """Count from zero again; the cells stay, since their threads may be writing to them."""
@@ -193,8 +195,27 @@ class CacheCounters:
 
 
 _ZEROS = (0,) * len(FIELDS)
+_NOTHING: dict[str, float] = {name: 0.0 if name.endswith("_ms") else 0 for name in FIELDS}
 
 
-def _add(sums: list[float], cell: Cell, since: tuple[float, ...]) -> None:
-    for place, (value, before) in enumerate(zip(cell.values(), since, strict=True)):
+def _add(sums: list[float], values: tuple[float, ...], since: tuple[float, ...]) -> None:
+    for place, (value, before) in enumerate(zip(values, since, strict=True)):
         sums[place] += value - before
+
+
+def summarized(counts: dict[str, float]) -> dict[str, float]:
+    """Return counters with `lookups` and `hit_rate` beside them.
+
+    `hit_rate` is the percentage of lookups that were answered without running the function for
+    them: ``100 * (hits + stale + shared) / (hits + stale + shared + misses)``.
+    """
+    rest = {**_NOTHING, **counts}
+    answered = rest["hits"] + rest["stale"] + rest["shared"]
+    lookups = answered + rest["misses"]
+    return {
+        "hits": rest.pop("hits"),
+        "misses": rest.pop("misses"),
+        "hit_rate": 100.0 * answered / lookups if lookups else 0.0,
+        "lookups": lookups,
+        **rest,
+    }

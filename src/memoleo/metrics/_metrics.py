@@ -8,17 +8,18 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from memoleo import _settings
 from memoleo._platform import renew_after_fork
+from memoleo._urls import open_backend
 from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters
+from memoleo.metrics._keeper import keeper
+from memoleo.metrics._ledger import Ledger, ledger_at, place_of
 from memoleo.metrics._recorder import Recorder
+from memoleo.metrics._tally import Tally
+from memoleo.metrics._totals import RESERVED, OperationTotals, Totals
 
 __all__ = ["RESERVED", "Metrics", "OperationStats", "get_metrics"]
-
-RESERVED = "cache"
-"""The key of `Metrics.get_stats` that holds the counters of the cache."""
-
-_LATENCIES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 class OperationStats:
@@ -35,16 +36,17 @@ class OperationStats:
         self.failed = Recorder()
         # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
         self._lock = threading.RLock()
-        self._untimed_errors = 0
-        self._cancelled = 0
-        self._retries = 0
+        self._new = OperationTotals()
+        self._taken = OperationTotals()
+        self._owed = OperationTotals()
 
     def count(self, *, untimed_errors: int = 0, cancelled: int = 0, retries: int = 0) -> None:
         """Count what is too rare to need a lock-free way."""
         with self._lock:
-            self._untimed_errors += untimed_errors
-            self._cancelled += cancelled
-            self._retries += retries
+            self._new.untimed_errors += untimed_errors
+            self._new.cancelled += cancelled
+            self._new.retries += retries
+        keeper.wake()
 
     def ended(self, ms: float, error: BaseException) -> None:
         """Count a call that raised: as cancelled if it was stopped from outside, else an error.
@@ -57,39 +59,38 @@ class OperationStats:
         else:
             self.count(cancelled=1)
 
-    def summary(self) -> dict[str, float] | None:
-        """Return the numbers as `Metrics.get_stats` shows them; `None` if nothing happened."""
-        succeeded, failed = self.succeeded.sketch(), self.failed.sketch()
+    def totals(self) -> OperationTotals:
+        """Return a copy of what was counted so far."""
+        totals = OperationTotals(self.succeeded.sketch(), self.failed.sketch())
         with self._lock:
-            errors = failed.count + self._untimed_errors
-            cancelled, retries = self._cancelled, self._retries
-        if not (succeeded.count or errors or cancelled or retries):
-            return None
-        return {
-            "count": succeeded.count,
-            "errors": errors,
-            **dict(zip(_LATENCIES, succeeded.quantiles((0.5, 0.95, 0.99)), strict=True)),
-            "avg_ms": succeeded.mean,
-            "max_ms": succeeded.max,
-            "error_p50_ms": failed.quantile(0.5),
-            "error_avg_ms": failed.mean,
-            "error_max_ms": failed.max,
-            "cancelled": cancelled,
-            "retries": retries,
-        }
+            totals.merge(self._taken)
+            totals.merge(self._new)
+        return totals
+
+    def take(self) -> OperationTotals:
+        """Return what was counted since the last time; see `Recorder`."""
+        totals = OperationTotals(self.succeeded.take(), self.failed.take())
+        with self._lock:
+            new, self._new = self._new, OperationTotals()
+            owed, self._owed = self._owed, OperationTotals()
+            self._taken.merge(new)
+        totals.merge(new)
+        totals.merge(owed)
+        return totals
 
     def reset(self) -> None:
         """Count from zero again."""
         self.succeeded.reset()
         self.failed.reset()
         with self._lock:
-            self._untimed_errors = self._cancelled = self._retries = 0
+            self._owed.merge(self._new)
+            self._new, self._taken = OperationTotals(), OperationTotals()
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self.succeeded._after_fork()
         self.failed._after_fork()
-        self.reset()
+        self._new, self._taken, self._owed = (OperationTotals() for _ in range(3))
 
 
 class Metrics:
@@ -108,6 +109,9 @@ class Metrics:
         self.clock = clock
         self._operations: dict[str, OperationStats] = {}
         self._types: dict[str, CacheCounters] = {}
+        self._ledgers: list[Ledger] = []
+        self._has_caches = False
+        self._lock = threading.Lock()
         renew_after_fork(self)
 
     def operation(self, name: str) -> OperationStats:
@@ -127,12 +131,77 @@ class Metrics:
                 "take another, such as 'cache_lookup'"
             )
         found = self._operations.get(name)
-        return self._operations.setdefault(name, OperationStats()) if found is None else found
+        if found is None:
+            found = self._operations.setdefault(name, OperationStats())
+            if self is _default:
+                keeper.add(self)
+        return found
 
     def cache(self, type: str) -> CacheCounters:
         """Return the counters of a type of entries; the object stays the same for good."""
         found = self._types.get(type)
         return self._types.setdefault(type, CacheCounters()) if found is None else found
+
+    def keep_for(self, cache: Any, backend: Any) -> tuple[Tally, Ledger]:
+        """Return where a cache counts, and what keeps that beyond the process.
+
+        Operations are kept beside every cache in use that lives in a file.
+
+        Parameters
+        ----------
+        cache
+            what is counted for as long as it exists
+        backend
+            where its entries live
+        """
+        tally, ledger = Tally(self.cache), ledger_at(place_of(backend))
+        ledger.join(cache, tally)
+        with self._lock:
+            self._has_caches = True
+            if ledger not in self._ledgers:
+                self._ledgers.append(ledger)
+        keeper.add(self)
+        return tally, ledger
+
+    def flush(self, patience: float = -1) -> bool:
+        """Write down what was counted since the last time; whether more may come.
+
+        Nothing needs to call it: it happens every few seconds, and when the process ends.
+
+        Parameters
+        ----------
+        patience
+            seconds to wait for another thread that does it; -1 for as long as it takes
+        """
+        if not self._lock.acquire(timeout=patience):
+            return True
+        try:
+            self._collect(patience)
+            if _persists():
+                for ledger in self._ledgers:
+                    ledger.write(patience=patience)
+            self._ledgers = [ledger for ledger in self._ledgers if ledger.is_needed]
+            return bool(self._ledgers) or self is _default
+        finally:
+            self._lock.release()
+
+    def collect(self) -> None:
+        """Hand over what was counted since the last time to what keeps it, without writing."""
+        with self._lock:
+            self._collect(-1)
+
+    def _collect(self, patience: float) -> None:
+        if not self._ledgers and self is _default and not self._has_caches:
+            self._ledgers = _default_ledgers()
+        if not self._ledgers:
+            return
+        operations = Totals()
+        for name, operation in list(self._operations.items()):
+            totals = operation.take()
+            if totals:
+                operations.operations[name] = totals
+        for ledger in self._ledgers:
+            ledger.take(operations, patience=patience)
 
     def record_latency(self, operation: str, ms: float) -> None:
         """Count a success that took so many milliseconds.
@@ -180,23 +249,50 @@ class Metrics:
         """
         stats: dict[str, Any] = {}
         for name, operation in list(self._operations.items()):
-            summary = operation.summary()
-            if summary is not None:
-                stats[name] = summary
+            totals = operation.totals()
+            if totals:
+                stats[name] = totals.summary()
         types = {type: counters.summary() for type, counters in list(self._types.items())}
         stats[RESERVED] = {type: counts for type, counts in types.items() if any(counts.values())}
         return stats
 
     def reset(self) -> None:
-        """Count from zero again."""
+        """Count from zero again, in this process.
+
+        What is kept beside caches stays, and what was counted until now still gets there;
+        `memoleo.metrics.clear_metrics` forgets that.
+        """
         for operation in list(self._operations.values()):
             operation.reset()
         for counters in list(self._types.values()):
             counters.reset()
 
     def _after_fork(self) -> None:
+        self._lock = threading.Lock()
         for operation in self._operations.values():
             operation._after_fork()
+
+
+def _persists() -> bool:
+    try:
+        settings = _settings.current()
+    except ConfigError:
+        # Whoever asks for the settings to be used is told what is wrong with them.
+        return False
+    return settings.enabled and settings.metrics.persist
+
+
+def _default_ledgers() -> list[Ledger]:
+    """Return what keeps operations of a program without a cache: the ledger of the default one."""
+    try:
+        place = place_of(open_backend(_settings.default_url()))
+    except Exception:
+        return []
+    if place is None:
+        return []
+    ledger = ledger_at(place)
+    ledger.stand_alone()
+    return [ledger]
 
 
 def _duration(ms: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from memoleo.metrics._keeper import keeper
 from memoleo.metrics._sketch import Sketch
 
 __all__ = ["Recorder"]
@@ -17,9 +18,12 @@ class Recorder:
     Recording appends to a list, which CPython does atomically with and without the GIL. Whoever
     finds the list full moves it into the sketch, unless somebody else is at it: nobody waits,
     nothing is lost, and what is pending is counted when somebody reads.
+
+    Who keeps the numbers beyond the process takes what is new since the last time; that changes
+    nothing for who reads them here, and neither does `reset` for who keeps them.
     """
 
-    __slots__ = ("_busy", "_lock", "_pending", "_sketch")
+    __slots__ = ("_busy", "_lock", "_new", "_owed", "_pending", "_taken")
 
     def __init__(self) -> None:
         # A signal handler may record, or read, while its own thread is folding: the lock is
@@ -27,7 +31,9 @@ class Recorder:
         self._lock = threading.RLock()
         self._busy = False
         self._pending: list[float] = []
-        self._sketch = Sketch()
+        self._new = Sketch()
+        self._taken = Sketch()
+        self._owed: Sketch | None = None
 
     def record(self, value: float) -> None:
         """Count a value."""
@@ -38,6 +44,7 @@ class Recorder:
                 self._fold()
             finally:
                 self._lock.release()
+            keeper.wake()
 
     def _fold(self) -> None:
         if self._busy:
@@ -48,7 +55,7 @@ class Recorder:
             pending = self._pending
             batch = pending[: len(pending)]
             del pending[: len(batch)]
-            self._sketch.add(batch)
+            self._new.add(batch)
         finally:
             self._busy = False
 
@@ -59,19 +66,41 @@ class Recorder:
             self._fold()
             nested, self._busy = self._busy, True
             try:
-                copy.merge(self._sketch)
+                copy.merge(self._taken)
+                copy.merge(self._new)
             finally:
                 self._busy = nested
         return copy
+
+    def take(self) -> Sketch:
+        """Return what was counted since the last time."""
+        with self._lock:
+            self._fold()
+            if self._busy:
+                return Sketch()
+            self._busy = True
+            try:
+                new, self._new = self._new, Sketch()
+                self._taken.merge(new)
+                owed, self._owed = self._owed, None
+                if owed is not None:
+                    new.merge(owed)
+            finally:
+                self._busy = False
+        return new
 
     def reset(self) -> None:
         """Forget what was counted."""
         with self._lock:
             self._fold()
-            self._sketch = Sketch()
+            if self._new.count:
+                if self._owed is not None:
+                    self._new.merge(self._owed)
+                self._owed = self._new
+            self._new, self._taken = Sketch(), Sketch()
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._busy = False
         self._pending.clear()
-        self._sketch = Sketch()
+        self._new, self._taken, self._owed = Sketch(), Sketch(), None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import ceil, inf, log
+from typing import Any
 
 __all__ = ["LARGEST", "RELATIVE_ERROR", "SMALLEST", "Sketch"]
 
@@ -72,6 +73,29 @@ class Sketch:
         self.sum += other.sum
         self.min = min(self.min, other.min)
         self.max = max(self.max, other.max)
+
+    def to_data(self) -> list[Any] | None:
+        """Return the sketch as plain data for `from_data`; `None` if it is empty."""
+        if not self.count:
+            return None
+        return [self.count, self.zeros, self.sum, self.min, self.max, dict(self.buckets)]
+
+    @classmethod
+    def from_data(cls, data: Any) -> Sketch:
+        """Return the sketch that `to_data` described.
+
+        Raises
+        ------
+        ValueError, TypeError
+            it is no such description
+        """
+        sketch = cls()
+        if data is not None:
+            count, zeros, total, least, most, buckets = data
+            sketch.count, sketch.zeros, sketch.sum = int(count), int(zeros), float(total)
+            sketch.min, sketch.max = float(least), float(most)
+            sketch.buckets = Counter({int(index): int(n) for index, n in buckets.items()})
+        return sketch
 
     @property
     def mean(self) -> float:

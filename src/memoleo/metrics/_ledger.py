@@ -1,0 +1,201 @@
+"""What the programs of one cache did: written down beside it, or held for this process alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from typing import Any
+
+from memoleo._events import Spell, logger
+from memoleo._platform import renew_after_fork
+from memoleo.metrics._ledger_file import BusyLedger, LedgerFile
+from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
+from memoleo.metrics._tally import Tally
+from memoleo.metrics._totals import Totals
+
+__all__ = ["Ledger", "ledger_at", "path_beside", "place_of"]
+
+
+class Ledger:
+    """Takes over what was counted, and keeps it until it is written down.
+
+    Parameters
+    ----------
+    path
+        the metrics file; `None` to keep everything in memory
+    beside
+        a file without which the ledger isn't written either: its folder may be gone, and is not
+        to be made again; `None` if it may be made
+    """
+
+    def __init__(self, path: str | None, beside: str | None = None) -> None:
+        self.path = path
+        self._beside = beside
+        self._file = None if path is None else LedgerFile(path)
+        self._pending: dict[Place, Totals] = {}
+        # What another thread's turn left no time for; appending needs no lock.
+        self._inbox: list[tuple[Place, Totals]] = []
+        self._members: list[tuple[weakref.ref[Any], Tally]] = []
+        self._lock = threading.Lock()
+        self._quiet = False
+        self._spell = Spell(f"keeping metrics in {path} fails")
+        renew_after_fork(self)
+
+    def join(self, cache: Any, tally: Tally) -> None:
+        """Keep what a cache counts, for as long as it exists."""
+        with self._lock:
+            self._members.append((weakref.ref(cache), tally))
+
+    def stand_alone(self) -> None:
+        """Write also where there is no cache yet, and make the folder."""
+        self._beside = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether one of its caches still exists, or something is not written yet."""
+        if any(cache() is not None for cache, _ in self._members):
+            return True
+        return self._file is not None and bool(self._pending or self._inbox)
+
+    def take(self, operations: Totals, *, patience: float = -1) -> None:
+        """Take over what its caches counted, and what operations did meanwhile.
+
+        Parameters
+        ----------
+        operations
+            what was recorded since the last time
+        patience
+            seconds to wait for another thread that has the ledger; -1 for as long as it takes
+        """
+        now = time.time()
+        if operations:
+            self._inbox.append((minute_of(now), operations))
+        if not self._lock.acquire(timeout=patience):
+            return
+        try:
+            gone = [pair for pair in self._members if pair[0]() is None]
+            for _, tally in self._members:
+                counted = Totals()
+                tally.take(counted)
+                if counted:
+                    self._inbox.append((minute_of(now), counted))
+            self._members = [pair for pair in self._members if pair not in gone]
+            self._sort(now)
+        finally:
+            self._lock.release()
+
+    def write(self, *, patience: float = -1) -> None:
+        """Write down what was taken over; what can't be written is kept for the next time."""
+        if self._file is None or not self._pending or not self._may_write():
+            return
+        if self._spell.skips() or not self._lock.acquire(timeout=patience):
+            return
+        started = time.monotonic()
+        try:
+            self._file.add(self._pending, time.time())
+            self._pending = {}
+            self._spell.worked()
+        except BusyLedger as error:
+            logger.debug("%s", error, extra={"memoleo_event": "busy", "memoleo_path": self.path})
+        except Exception as error:
+            self._spell.failed(error, time.monotonic() - started)
+        finally:
+            self._lock.release()
+
+    def read(self, since: float, until: float) -> list[tuple[Place, Totals]]:
+        """Return what happened in a stretch of time, as far as it can be read.
+
+        Raises
+        ------
+        BackendError
+            the file can't be read
+        """
+        with self._lock:
+            self._sort(time.time())
+            found = [] if self._file is None else self._file.read(since, until)
+            for place, totals in self._pending.items():
+                if place.start + place.span > since and place.start < until:
+                    copy = Totals()
+                    copy.merge(totals)
+                    found.append((place, copy))
+        return found
+
+    def clear(self) -> None:
+        """Forget everything.
+
+        Raises
+        ------
+        BackendError
+            the file can't be written
+        """
+        with self._lock:
+            if self._file is not None:
+                self._file.clear()
+            self._pending, self._inbox = {}, []
+
+    def _sort(self, now: float) -> None:
+        """Merge what came in with the rest, and keep that small however long it has to wait."""
+        while self._inbox:
+            place, totals = self._inbox.pop(0)
+            self._pending.setdefault(place, Totals()).merge(totals)
+        for span, before in outdated(now, IN_MEMORY):
+            for place in [one for one in self._pending if one.span == span and one.start < before]:
+                old = self._pending.pop(place)
+                self._pending.setdefault(widened(place), Totals()).merge(old)
+
+    def _may_write(self) -> bool:
+        return self._beside is None or os.path.exists(self._beside)
+
+    def _before_fork(self) -> None:
+        # A child must not inherit an open file.
+        self._quiet = self._lock.acquire(timeout=1.0)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._quiet:
+            self._quiet = False
+            self._lock.release()
+
+    def _after_fork(self) -> None:
+        # The parent writes down what it counted.
+        self._lock = threading.Lock()
+        self._quiet = False
+        self._pending, self._inbox = {}, []
+
+
+def path_beside(cache_path: str) -> str:
+    """Return the path of the metrics file of a cache in a file."""
+    return f"{cache_path}.metrics"
+
+
+def place_of(backend: Any) -> str | None:
+    """Return the path of the file that the farthest store of a backend of ours lives in."""
+    # By name, since importing the classes would load sqlite3 for who only has memory; and a
+    # backend of somebody's own is asked for nothing beyond its contract.
+    if _is_a("memoleo.backends.tiered", backend):
+        backend = backend.tiers[-1]
+    if not _is_a("memoleo.backends.sqlite", backend):
+        return None
+    path: str = backend.path
+    return path
+
+
+def _is_a(module: str, backend: Any) -> bool:
+    return any(each.__module__ == module for each in type(backend).__mro__)
+
+
+def ledger_at(cache_path: str | None) -> Ledger:
+    """Return the ledger beside the cache in a file, one for a process; `None` for memory."""
+    if cache_path is None:
+        return Ledger(None)
+    path = path_beside(cache_path)
+    with _lock:
+        found = _ledgers.get(path)
+        if found is None:
+            found = _ledgers[path] = Ledger(path, beside=cache_path)
+        return found
+
+
+_ledgers: weakref.WeakValueDictionary[str, Ledger] = weakref.WeakValueDictionary()
+_lock = threading.Lock()

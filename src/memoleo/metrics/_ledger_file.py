@@ -1,0 +1,262 @@
+"""The file beside a cache that holds what its programs did, minute by minute.
+
+Any number of processes write to it. It is opened for each flush and closed again: a few
+milliseconds every few seconds, and nothing that a fork could break or a deletion could confuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from memoleo._events import logger
+from memoleo._platform import check_ownership, create_private_file, make_private_folder
+from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
+from memoleo.errors import BackendError
+from memoleo.metrics._ledger_schema import FORMAT, prepare, read_format
+from memoleo.metrics._spans import IN_FILE, Place, outdated, widened
+from memoleo.metrics._totals import OperationTotals, Totals, merge_counts
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["BusyLedger", "LedgerFile"]
+
+T = TypeVar("T")
+
+_PATIENCE = 0.25
+_ROLLED_AT_ONCE = 2_000
+_WAL_KEPT = 1024**2
+_SEPARATOR = "\x1f"
+
+
+class BusyLedger(BackendError):
+    """Another process is writing: nothing was changed, and it may be tried again."""
+
+
+class LedgerFile:
+    """The metrics file at `path`; created for its owner only (mode 0600).
+
+    One call at a time in a process: closing a file drops all locks that the process has on it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def add(self, minutes: dict[Place, Totals], now: float) -> None:
+        """Add what happened, whole or not at all, and roll up what is old.
+
+        Parameters
+        ----------
+        minutes
+            what happened in which stretches of time
+        now
+            the time in seconds since the epoch
+
+        Raises
+        ------
+        BusyLedger
+            another process is writing
+        BackendError
+            the file can't be written
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            for place, totals in minutes.items():
+                for kind, name, block in _rows(totals):
+                    _add(connection, place, kind, name, block)
+            _roll(connection, now)
+
+        self._run(write, create=True)
+
+    def read(self, since: float, until: float) -> list[tuple[Place, Totals]]:
+        """Return what happened in stretches of time that begin in ``[since, until)``.
+
+        Raises
+        ------
+        BackendError
+            the file can't be read
+        """
+        if not os.path.exists(self.path):
+            return []
+
+        def find(connection: sqlite3.Connection) -> list[tuple[Place, Totals]]:
+            found: dict[Place, Totals] = {}
+            for span, start, kind, name, block in connection.execute(
+                "SELECT span, start, kind, name, block FROM totals "
+                "WHERE start + span > ? AND start < ? ORDER BY start, span DESC",
+                (since, until),
+            ):
+                totals = found.setdefault(Place(start, span), Totals())
+                with contextlib.suppress(Exception):  # one bad row hides no others
+                    _put(totals, kind, name, block)
+            return list(found.items())
+
+        return self._run(find, create=False)
+
+    def clear(self) -> None:
+        """Forget everything.
+
+        Raises
+        ------
+        BackendError
+            the file can't be written
+        """
+        if os.path.exists(self.path):
+            self._run(lambda connection: connection.execute("DELETE FROM totals"), create=True)
+
+    def _run(self, operation: Callable[[Any], T], *, create: bool) -> T:
+        import sqlite3
+
+        for attempt in (1, 2):
+            identity = (0, 0)
+            try:
+                if create:
+                    self._create()
+                status = os.stat(self.path)
+                identity = (status.st_dev, status.st_ino)
+                with self._open(writing=create) as connection:
+                    return operation(connection)
+            except OSError as error:
+                raise BackendError(
+                    f"{self.path} can't be used: {error.strerror or error}"
+                ) from error
+            except sqlite3.Error as error:
+                fault = classify(error)
+                if fault == "busy":
+                    raise BusyLedger(f"{self.path}: another process holds its lock") from error
+                if fault != "corrupt" or attempt > 1 or not create:
+                    raise BackendError(f"{self.path}: {error}") from error
+                if not is_stale(self.path, identity):
+                    self._put_aside(error)
+        raise AssertionError
+
+    def _create(self) -> None:
+        make_private_folder(os.path.dirname(self.path))
+        if not create_private_file(self.path):
+            reason = check_ownership(self.path)
+            if reason:
+                raise BackendError(f"{self.path} is not used: {reason}")
+
+    def _put_aside(self, error: Exception) -> None:
+        try:
+            aside = put_aside(self.path)
+        except OSError as failure:
+            raise BackendError(f"{self.path} is damaged: {error}") from failure
+        logger.warning(
+            "%s was damaged (%s): it is now %s, and a new one is started",
+            self.path,
+            error,
+            aside,
+            extra={"memoleo_event": "damaged", "memoleo_path": self.path},
+        )
+
+    @contextlib.contextmanager
+    def _open(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        connection = self._connect(writing=writing)
+        try:
+            if writing:
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}").fetchone()
+                if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                connection.execute("BEGIN IMMEDIATE")
+                prepare(connection, self.path)
+            else:
+                connection.execute("BEGIN")
+                if read_format(connection, self.path) != FORMAT:
+                    return
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            raise
+        finally:
+            connection.close()
+
+    def _connect(self, *, writing: bool) -> sqlite3.Connection:
+        import sqlite3
+
+        failure: sqlite3.Error | None = None
+        for mode in ("mode=rw",) if writing else ("mode=rw", "mode=ro", "immutable=1"):
+            if mode == "immutable=1" and os.path.exists(files_of(self.path)[0]):
+                break
+            connection = sqlite3.connect(
+                f"{Path(self.path).as_uri()}?{mode}",
+                uri=True,
+                timeout=_PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+                return connection
+            except sqlite3.Error as error:
+                connection.close()
+                failure = failure or error
+                if classify(error) in ("busy", "corrupt"):
+                    raise
+        assert failure is not None
+        raise failure
+
+
+def _rows(totals: Totals) -> Iterator[tuple[str, str, bytes]]:
+    for name, operation in totals.operations.items():
+        yield "operation", name, operation.to_bytes()
+    for name, counts in totals.types.items():
+        yield "type", name, _encode(counts)
+    for pair, counts in totals.models.items():
+        yield "model", _SEPARATOR.join(pair), _encode(counts)
+
+
+def _put(totals: Totals, kind: str, name: str, block: bytes) -> None:
+    if kind == "operation":
+        totals.operations.setdefault(name, OperationTotals()).merge(
+            OperationTotals.from_bytes(block)
+        )
+    elif kind == "type":
+        merge_counts(totals.types.setdefault(name, {}), _decode_counts(block))
+    elif kind == "model":
+        type, _, model = name.partition(_SEPARATOR)
+        merge_counts(totals.models.setdefault((type, model), {}), _decode_counts(block))
+
+
+def _add(connection: sqlite3.Connection, place: Place, kind: str, name: str, block: bytes) -> None:
+    key = (place.span, place.start, kind, name)
+    row = connection.execute(
+        "SELECT block FROM totals WHERE span = ? AND start = ? AND kind = ? AND name = ?", key
+    ).fetchone()
+    if row is not None:
+        merged = Totals()
+        with contextlib.suppress(Exception):  # what can't be read can't be added to
+            _put(merged, kind, name, row[0])
+        _put(merged, kind, name, block)
+        ((_, _, block),) = _rows(merged)
+    connection.execute("INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?)", (*key, block))
+
+
+def _roll(connection: sqlite3.Connection, now: float) -> None:
+    """Turn old minutes into hours, and old hours into days, some at a time."""
+    for span, before in outdated(now, IN_FILE):
+        rows = connection.execute(
+            "SELECT start, kind, name, block FROM totals WHERE span = ? AND start < ? "
+            "ORDER BY start LIMIT ?",
+            (span, before, _ROLLED_AT_ONCE),
+        ).fetchall()
+        for start, kind, name, block in rows:
+            _add(connection, widened(Place(start, span)), kind, name, block)
+        connection.executemany(
+            "DELETE FROM totals WHERE span = ? AND start = ? AND kind = ? AND name = ?",
+            [(span, start, kind, name) for start, kind, name, _ in rows],
+        )
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_counts = msgspec.msgpack.Decoder(dict[str, int | float]).decode
