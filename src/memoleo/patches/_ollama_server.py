@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-import os
 import secrets
 import weakref
 from base64 import b64encode
@@ -12,9 +10,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from memoleo._events import logger
-from memoleo.codecs._secret import secret_from_file
-from memoleo.errors import CodecError
+from memoleo._fingerprint import fingerprint
 from memoleo.keys._canonical import canonical, frame
 
 __all__ = ["Server", "server_at", "server_of"]
@@ -112,10 +108,7 @@ def _without_authorization(signs: Iterable[Sign]) -> Iterator[Sign]:
 
 
 def _fingerprint(signs: list[Sign]) -> bytes:
-    if not signs:
-        return b""
-    rows = [b"".join(map(frame, sign)) for sign in sorted(signs)]
-    return hmac.digest(_secret(), b"".join(map(frame, rows)), "sha256")
+    return fingerprint(b"".join(map(frame, sign)) for sign in sorted(signs))
 
 
 class _Seen:
@@ -256,19 +249,3 @@ def _content(auth: Any) -> bytes:
         return canonical([getattr(auth, name) for name in names])
     return canonical(auth)
 
-
-_secrets: list[bytes] = []
-
-
-def _secret() -> bytes:
-    """Return the user's own secret: without it, nobody can try credentials against a key."""
-    if not _secrets:
-        try:
-            import platformdirs
-
-            folder = platformdirs.user_data_dir("memoleo", appauthor=False)
-            _secrets.append(secret_from_file(os.path.join(folder, "fingerprint.secret")))
-        except CodecError as error:
-            logger.warning("answers to authorized calls are kept for this process only: %s", error)
-            _secrets.append(secrets.token_bytes(32))
-    return _secrets[0]

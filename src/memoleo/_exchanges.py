@@ -1,0 +1,426 @@
+"""HTTP calls that are answered from a cache, whichever library makes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from memoleo import _settings, _switch
+from memoleo._breaker import Permit, get_breakers
+from memoleo._cache import Cache
+from memoleo._events import logger
+from memoleo._fingerprint import fingerprint
+from memoleo._flow import Intent
+from memoleo._policy import Policy
+from memoleo._reader import Missed
+from memoleo._steps import Returned
+from memoleo._store import Job
+from memoleo.codecs._compress import compress, decompress
+from memoleo.errors import CodecError
+from memoleo.http_rules._control import fresh_until, renewed, validators
+from memoleo.http_rules._judge import FAILURES, acceptable, public
+from memoleo.http_rules._key import key_of, matches, secrets_of
+from memoleo.http_rules._messages import Answer, Request
+from memoleo.http_rules._presets import APIS
+from memoleo.http_rules._rule import Rule
+from memoleo.http_rules._urls import place_of
+
+__all__ = ["Exchange", "Exchanges", "Sent"]
+
+_MOST = 4096
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What a call came to.
+
+    Parameters
+    ----------
+    answer
+        what the server said; `None` while it is not read yet
+    response
+        the library's own object; `None` if the answer is from the cache
+    request
+        what was asked; `None` if the answer is from the cache
+    """
+
+    answer: Answer | None
+    response: Any = None
+    request: Request | None = None
+
+
+class _AnswerCodec:
+    """Encodes the answer of a `Sent`."""
+
+    name = "http"
+
+    def encode(self, value: Sent) -> bytes:
+        """See `Codec.encode`."""
+        if value.answer is None or value.request is None:
+            raise CodecError("an answer that was not read")
+        payload = _encode(public(value.answer))
+        if any(secret in payload for secret in secrets_of(value.request)):
+            raise CodecError("an answer that repeats a credential")
+        packed = compress(payload)
+        return b"\0" + payload if packed is None else b"\1" + packed
+
+    def decode(self, payload: bytes) -> Sent:
+        """See `Codec.decode`."""
+        try:
+            packed = memoryview(payload)[1:]
+            return Sent(_decode(decompress(packed) if payload[0] else packed))
+        except (msgspec.MsgspecError, IndexError) as error:
+            raise CodecError(f"not the answer of a server: {error}") from None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Answer).decode
+_codec = _AnswerCodec()
+
+
+class _Unavailable(Exception):
+    """A status that is an error to whoever has something stale to serve instead."""
+
+    def __init__(self, sent: Sent) -> None:
+        super().__init__(f"status {0 if sent.answer is None else sent.answer.status}")
+        self.sent = sent
+
+
+class _Lane:
+    """What the calls of one rule have in common, as long as cache and settings stay."""
+
+    __slots__ = ("cache", "counters", "fresh", "policy", "settings")
+
+    def __init__(self, rule: Rule, cache: Cache) -> None:
+        parsed = rule.parsed
+        self.cache = cache
+        self.settings = _settings.current()
+        self.policy = Policy(
+            type=rule.type,
+            ttl=parsed.ttl,
+            stale_while_revalidate=parsed.revalidate_for,
+            stale_if_error=parsed.excuse_for,
+            cache_if=partial(_acceptable, rule),
+            tags=parsed.tags,
+            label=f"{'/'.join(sorted(parsed.methods))} {rule.url}",
+        )
+        self.counters = cache.metrics.cache(rule.type)
+        job = cache.calls.job(b"", self.policy, _nothing, counters=self.counters, codec=_codec)
+        self.fresh = cache.calls.reader(job)
+
+
+class Exchanges:
+    """Answers the calls that rules name.
+
+    Parameters
+    ----------
+    rules
+        the first one that names a call decides
+    cache
+        returns the cache, at each call
+    failures
+        what the library raises when a host can't be reached
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        cache: Callable[[], Cache],
+        failures: tuple[type[BaseException], ...] = (OSError,),
+    ) -> None:
+        self.rules = tuple(rules)
+        self.failures = failures
+        self._cache = cache
+        self._named: dict[tuple[str, str], Rule | None] = {}
+        self._lanes: dict[int, _Lane] = {}
+        self._noted: set[str] = set()
+
+    def rule_for(self, method: str, url: str) -> Rule | None:
+        """Return the rule that names calls of this method (in capitals) to this URL, if any."""
+        named: Rule | None = self._named.get((method, url), _UNKNOWN)
+        if named is _UNKNOWN:
+            found = next((rule for rule in self.rules if matches(rule, method, url)), None)
+            if len(self._named) >= _MOST:
+                self._named.clear()
+            self._named[method, url] = found
+            return found
+        return named
+
+    def exchange(self, request: Request) -> Exchange | None:
+        """Return a call that is to be answered; `None` for one that is none of our business.
+
+        It never fails: a request that can't be read is passed on as it is.
+        """
+        try:
+            rule = self.rule_for(request.method, request.url)
+            if rule is None or not _switch.enabled() or _mode() is _switch.Mode.BYPASS:
+                return None
+            if rule.api is not None and not APIS[rule.api].asks(request):
+                return None
+            key = key_of(rule, request, fingerprint)
+            return None if key is None else Exchange(self, self._lane(rule), rule, request, key)
+        except Exception as error:
+            self.note("reading a request", error)
+            return None
+
+    def fresh(self, rule: Rule, key: bytes) -> Answer | None:
+        """Return the answer under a key if it is at hand, fresh, and nothing else is wanted."""
+        if _mode() is not _switch.Mode.SERVE or not _switch.enabled():
+            return None
+        lane = self._lane(rule)
+        if lane.fresh is None:
+            return None
+        found = lane.fresh(key)
+        if type(found) is Missed or not _holds(found.answer, lane):
+            return None
+        answer: Answer = found.answer
+        return answer
+
+    def _lane(self, rule: Rule) -> _Lane:
+        lane = self._lanes.get(id(rule))
+        cache = self._cache()
+        if lane is None or lane.cache is not cache or lane.settings is not _settings.current():
+            lane = self._lanes[id(rule)] = _Lane(rule, cache)
+        return lane
+
+    def note(self, what: str, error: Exception) -> None:
+        """Log a failure of ours, once for each kind."""
+        if what not in self._noted:
+            self._noted.add(what)
+            logger.warning("HTTP rules: %s failed; calls go on without it", what, exc_info=error)
+
+
+class Exchange:
+    """One call.
+
+    Parameters
+    ----------
+    exchanges
+        what it came to
+    lane, rule
+        how it is answered
+    request
+        the call
+    key
+        the 32 bytes that its answer is stored under
+    """
+
+    __slots__ = ("_exchanges", "_lane", "answered", "failed", "key", "request", "rule")
+
+    def __init__(
+        self, exchanges: Exchanges, lane: _Lane, rule: Rule, request: Request, key: bytes
+    ) -> None:
+        self._exchanges = exchanges
+        self._lane = lane
+        self.rule = rule
+        self.request = request
+        self.key = key
+        self.answered: Sent | None = None
+        self.failed: BaseException | None = None
+
+    def run(self, send: Callable[[Mapping[str, str]], Sent], *, streamed: bool = False) -> Sent:
+        """Answer the call.
+
+        Parameters
+        ----------
+        send
+            makes the call, with these headers added to it
+        streamed
+            whether `send` leaves the answer unread; whoever reads it calls `keep`
+
+        Raises
+        ------
+        CircuitOpenError
+            the rule asks for a breaker, it is open, and nothing is stored
+        Exception
+            whatever `send` raises
+        """
+        job = self._job(lambda: self._drive(send), streamed)
+        calls = self._lane.cache.calls
+        try:
+            sent: Sent = calls.call(job)
+            if not _holds(sent.answer, self._lane) and sent.response is None:
+                sent = calls.call(job, Intent.REFRESH)
+            return sent
+        except _Unavailable as error:
+            return error.sent
+        except Exception as error:
+            self._judge(error)
+        return self.answered or self._drive(send)
+
+    async def arun(
+        self, send: Callable[[Mapping[str, str]], Awaitable[Sent]], *, streamed: bool = False
+    ) -> Sent:
+        """Do what `run` does, with a `send` that is awaited."""
+        job = self._job(lambda: self._adrive(send), streamed)
+        calls = self._lane.cache.calls
+        try:
+            sent: Sent = await calls.acall(job)
+            if not _holds(sent.answer, self._lane) and sent.response is None:
+                sent = await calls.acall(job, Intent.REFRESH)
+            return sent
+        except _Unavailable as error:
+            return error.sent
+        except Exception as error:
+            self._judge(error)
+        return self.answered or await self._adrive(send)
+
+    def _judge(self, error: Exception) -> None:
+        """Raise what the call itself raised; note what is our own."""
+        if self.failed is not None:
+            raise error
+        self._exchanges.note("asking the cache", error)
+
+    def keep(self, answer: Answer, ms: float) -> None:
+        """Store an answer that was read to its end.
+
+        Parameters
+        ----------
+        answer
+            all of it
+        ms
+            what it took
+        """
+        try:
+            if _mode() is _switch.Mode.OBSERVE:
+                return
+            sent = Sent(self._dated(answer), None, self.request)
+            self._lane.cache.calls.keep(self._job(_nothing, False), Returned(sent, ms))
+        except Exception as error:
+            self._exchanges.note("storing an answer", error)
+
+    def ended(self, body: bytes) -> bool:
+        """Whether a body that was not read to its end has nothing more to say."""
+        api = None if self.rule.api is None else APIS[self.rule.api]
+        return api is not None and api.ended is not None and api.ended(self.request, body)
+
+    def _job(self, compute: Callable[[], Any], streamed: bool) -> Job:
+        lane = self._lane
+        policy = lane.policy
+        if streamed and policy.stale_while_revalidate:
+            # Nobody would read what a refresh in the background gets.
+            policy = msgspec.structs.replace(policy, stale_while_revalidate=0.0)
+        return lane.cache.calls.job(
+            self.key,
+            policy,
+            compute,
+            counters=lane.counters,
+            codec=_codec,
+            place=_nowhere if streamed else None,
+        )
+
+    # The head decides, two hands send.
+
+    def _drive(self, send: Callable[[Mapping[str, str]], Sent]) -> Sent:
+        asking = self._asking()
+        extra = next(asking)
+        try:
+            sent = send(extra)
+        except BaseException as error:
+            asking.throw(error)
+            raise
+        return _result(asking, sent)
+
+    async def _adrive(self, send: Callable[[Mapping[str, str]], Awaitable[Sent]]) -> Sent:
+        asking = self._asking()
+        extra = next(asking)
+        try:
+            sent = await send(extra)
+        except BaseException as error:
+            asking.throw(error)
+            raise
+        return _result(asking, sent)
+
+    def _asking(self) -> Generator[Mapping[str, str], Sent, Sent]:
+        """Yield the headers to add to the request, take what came, and return what it means."""
+        permit = self._enter()
+        old = self._old()
+        try:
+            sent = yield {} if old is None else validators(old)
+        except BaseException as error:
+            self.failed = error
+            self._leave(permit, True if isinstance(error, self._exchanges.failures) else None)
+            raise
+        answer = sent.answer
+        status = 0 if answer is None else answer.status
+        self._leave(permit, status in FAILURES)
+        if answer is not None and old is not None and status == 304:
+            sent = Sent(self._dated(renewed(old, answer)), None, self.request)
+        elif answer is not None:
+            sent = Sent(self._dated(answer), sent.response, self.request)
+        self.answered = sent
+        if status in FAILURES and self._lane.policy.stale_if_error:
+            self.failed = _Unavailable(sent)
+            raise self.failed
+        return sent
+
+    def _enter(self) -> Permit | None:
+        if not self.rule.breaker:
+            return None
+        host = place_of(self.request.url).origin
+        permit = get_breakers().enter(host, time.monotonic())
+        try:
+            permit.check()
+        except Exception as error:
+            self.failed = error
+            raise
+        return permit
+
+    def _leave(self, permit: Permit | None, failed: bool | None) -> None:
+        if permit is not None:
+            get_breakers().leave(permit, time.monotonic(), failed=failed)
+
+    def _old(self) -> Answer | None:
+        """Return what is stored, if the server can be asked whether it still holds."""
+        if not self.rule.revalidate:
+            return None
+        store = self._lane.cache.calls.store
+        entry = store.load(self._job(_nothing, False))
+        opened = None if entry is None else store.open(self._job(_nothing, False), entry)
+        answer: Answer | None = None if opened is None else opened.value.answer
+        return answer if answer is not None and validators(answer) else None
+
+    def _dated(self, answer: Answer) -> Answer:
+        if not self.rule.obey_cache_control:
+            return answer
+        until = fresh_until(answer, self._lane.cache.calls.store.clock())
+        return msgspec.structs.replace(answer, fresh_until=until)
+
+
+def _result(asking: Generator[Any, Sent, Sent], sent: Sent) -> Sent:
+    try:
+        asking.send(sent)
+    except StopIteration as stop:
+        found: Sent = stop.value
+        return found
+    raise RuntimeError("a call is sent once")  # pragma: no cover
+
+
+def _acceptable(rule: Rule, sent: Sent) -> bool:
+    return (
+        sent.answer is not None
+        and sent.request is not None
+        and acceptable(rule, sent.request, sent.answer)
+    )
+
+
+def _holds(answer: Answer | None, lane: _Lane) -> bool:
+    """Whether an answer is fresh by its own account."""
+    if answer is None or answer.fresh_until is None:
+        return True
+    return bool(lane.cache.calls.store.clock() < answer.fresh_until)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _nowhere() -> None:
+    return None
+
+
+_UNKNOWN: Any = object()
+_mode = _switch.mode.get

@@ -1,0 +1,134 @@
+"""The key of a request under a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+
+from memoleo.http_rules._bodies import content_of
+from memoleo.http_rules._headers import HARMLESS, is_credential
+from memoleo.http_rules._messages import Request
+from memoleo.http_rules._rule import Rule
+from memoleo.http_rules._urls import place_of
+
+__all__ = ["caller_of", "key_of", "matches", "secrets_of"]
+
+_DOMAIN = b"memoleo:http:1"
+_SHORTEST_SECRET = 8
+
+
+def matches(rule: Rule, method: str, url: str) -> bool:
+    """Whether a rule names calls of this method to this URL."""
+    parsed = rule.parsed
+    return method in parsed.methods and parsed.pattern.fullmatch(place_of(url).url) is not None
+
+
+def key_of(
+    rule: Rule, request: Request, fingerprint: Callable[[list[bytes]], bytes]
+) -> bytes | None:
+    """Return the 32 bytes that the answer to a request is stored under.
+
+    Parameters
+    ----------
+    rule
+        which names the call
+    request
+        the call
+    fingerprint
+        turns what tells who asks into something that doesn't tell it
+
+    Returns
+    -------
+    bytes
+        `None` if what counts can't be told: the call isn't cached then
+    """
+    if request.body is None:
+        return None
+    parsed = rule.parsed
+    found = content_of(
+        request.body, request.header("content-type"), parsed.pointers, parsed.ignored
+    )
+    if found is None:
+        return None
+    content, kind = found
+    place = place_of(request.url)
+    parts = [
+        parsed.signature,
+        request.method.encode(),
+        place.origin.encode(),
+        place.path.encode(),
+        b"verified" if request.verified else b"unverified",
+        kind.encode(),
+        content,
+        *_query(rule, place.query),
+        b"headers",
+        *_headers(rule, request),
+        b"caller",
+        fingerprint(caller_of(request)) if rule.per_caller else b"",
+    ]
+    return sha256(_DOMAIN + b"".join(map(_frame, parts))).digest()
+
+
+def _frame(part: bytes) -> bytes:
+    return len(part).to_bytes(8, "big") + part
+
+
+def _query(rule: Rule, query: str) -> list[bytes]:
+    """Return the fields of a query that count, by name; those of one name keep their order."""
+    if not query:
+        return []
+    fields = [field.partition("=") for field in query.split("&") if field]
+    kept = [each for each in fields if each[0] not in rule.parsed.params]
+    if not rule.per_caller:
+        kept = [each for each in kept if not is_credential(each[0].lower())]
+    return ["".join(each).encode() for each in sorted(kept, key=lambda each: each[0])]
+
+
+def _headers(rule: Rule, request: Request) -> list[bytes]:
+    counted, uncounted = rule.parsed.counted, rule.parsed.uncounted
+    found: list[tuple[str, str]] = []
+    for name, value in request.headers:
+        lower = name.lower()
+        if lower in uncounted or lower == "content-type":
+            continue
+        if (
+            lower in counted
+            if counted is not None
+            else (lower not in HARMLESS and not is_credential(lower))
+        ):
+            found.append((lower, value.strip()))
+    found.sort(key=lambda each: each[0])
+    return [text.encode("utf-8", "surrogateescape") for each in found for text in each]
+
+
+def caller_of(request: Request) -> list[bytes]:
+    """Return what tells who asks; nothing for somebody without a name."""
+    signs: list[bytes] = []
+    for name, value in request.headers:
+        lower = name.lower()
+        if is_credential(lower):
+            signs += [lower.encode(), value.encode("utf-8", "surrogateescape")]
+    user = place_of(request.url).user
+    if user:
+        signs += [b"user", user.encode()]
+    if request.caller:
+        signs += [b"caller", request.caller]
+    return signs
+
+
+def secrets_of(request: Request) -> list[bytes]:
+    """Return the credentials of a request, as they would look in an answer that repeats them."""
+    found: list[str] = []
+    for name, value in request.headers:
+        if is_credential(name.lower()):
+            found += value.replace(";", " ").replace("=", " ").replace(",", " ").split()
+            found.append(value)
+    place = place_of(request.url)
+    found += place.user.split(":")
+    for field in place.query.split("&"):
+        name, _, value = field.partition("=")
+        if is_credential(name.lower()):
+            found.append(value)
+    return [
+        each.encode("utf-8", "surrogateescape") for each in found if len(each) >= _SHORTEST_SECRET
+    ]
