@@ -248,4 +248,3 @@ def _content(auth: Any) -> bytes:
     if type(auth).__name__ == "DigestAuth" and all(hasattr(auth, name) for name in names):
         return canonical([getattr(auth, name) for name in names])
     return canonical(auth)
-
