@@ -4,7 +4,6 @@ import os
 
 import requests
 
-
 FALLBACK = {"poem": "The day was long,\nthe night is kind.", "tips": ["Take a walk."]}
 
 
