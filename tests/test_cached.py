@@ -895,6 +895,24 @@ class TestSwitches:
         assert f() == 4
         assert cache.metrics.get_stats()["cache"]["t"]["would_hit"] == 1
 
+    def test_observe_counts_what_would_be_stored(self, cache: Cache) -> None:
+        """A call that failed, or whose result is refused, would not have been there next time."""
+        found = [LookupError(), 503, 200, 200]
+
+        @content_cached(cache=cache, cache_if=lambda status: status < 500)
+        def ask() -> int:
+            answer = found.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        with memoleo.observe():
+            with pytest.raises(LookupError):
+                ask()
+            assert [ask(), ask(), ask()] == [503, 200, 200]
+        watched = cache.metrics.get_stats()["cache"]["default"]
+        assert (watched["would_hit"], watched["would_miss"]) == (1, 3)
+
     def test_observe_stores_nothing(self, cache: Cache) -> None:
         """Observing counts the second equal call as a would-be hit, and leaves no entry."""
 

@@ -69,7 +69,7 @@ class Calls:
         self._ttl = ttl
         self._types = types
         self._remembered = Remembered()
-        self._driver = Driver(store, self._remembered.seen)
+        self._driver = Driver(store, self._remembered)
 
     def ttl_for(self, type: str) -> float:
         """Return how many seconds entries of a type are fresh unless their function says."""

@@ -14,6 +14,7 @@ from typing import Any
 from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow import Intent, flow
+from memoleo._remembered import Remembered
 from memoleo._singleflight import Flight, Flights, flights_of
 from memoleo._steps import (
     Alone,
@@ -32,6 +33,7 @@ from memoleo._steps import (
     Seen,
     Spawn,
     Step,
+    Unsee,
 )
 from memoleo._store import Job, Store
 from memoleo._stream import Recording, arecord, areplay, record, replay
@@ -57,12 +59,14 @@ class Driver:
     ----------
     store
         what loads, opens and saves
+    remembered
+        what was observed
     """
 
-    def __init__(self, store: Store, seen: Callable[[Job, float], bool]) -> None:
+    def __init__(self, store: Store, remembered: Remembered) -> None:
         self.store = store
         self._flights = flights_of(_place(store.backend))
-        self._seen = seen
+        self._remembered = remembered
         self._refreshing: list[threading.Thread] = []
 
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
@@ -261,7 +265,11 @@ class _Turn:
         if type(step) is Leave:
             return self.land(step.entry, failed=step.failed)
         if type(step) is Seen:
-            return self.driver._seen(self.job, step.now)
+            return self.driver._remembered.seen(self.job, step.now)
+        if type(step) is Unsee:
+            if not store.keeps(self.job, step.result):
+                self.driver._remembered.unsee(self.job)
+            return None
         assert type(step) is Count
         return self._count(step)
 

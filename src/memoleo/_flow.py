@@ -28,6 +28,7 @@ from memoleo._steps import (
     Seen,
     Spawn,
     Step,
+    Unsee,
 )
 
 __all__ = ["Intent", "flow"]
@@ -177,5 +178,7 @@ def _observe(freshness: Freshness, found: Entry | None) -> Flow:
     seen = yield Seen(now)
     known = seen or (found is not None and freshness.fresh(found.created, now))
     result: Outcome = yield Call()
+    if not seen:
+        yield Unsee(result)
     yield Count("would_hit" if known else "would_miss", ms=result.ms)
     return result

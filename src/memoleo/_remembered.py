@@ -42,6 +42,11 @@ class Remembered:
             self._observed[job.key] = now
             return False
 
+    def unsee(self, job: Job) -> None:
+        """Forget that a call was made."""
+        with self._lock:
+            self._observed.pop(job.key, None)
+
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._turns: dict[bytes, int] = {}

@@ -25,6 +25,7 @@ __all__ = [
     "Seen",
     "Spawn",
     "Step",
+    "Unsee",
 ]
 
 
@@ -115,6 +116,12 @@ class Seen(msgspec.Struct, frozen=True):
     now: float
 
 
+class Unsee(msgspec.Struct, frozen=True):
+    """Forget that the key was asked for, if this result of it would not be stored. No answer."""
+
+    result: Returned | Failed
+
+
 class Count(msgspec.Struct, frozen=True):
     """Count what happened. No answer.
 
@@ -136,4 +143,4 @@ class Count(msgspec.Struct, frozen=True):
     ms: float = 0.0
 
 
-Step = Now | Load | Open | Lead | Call | Save | Leave | Spawn | Seen | Count
+Step = Now | Load | Open | Lead | Call | Save | Leave | Spawn | Seen | Unsee | Count

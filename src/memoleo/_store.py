@@ -12,7 +12,7 @@ from memoleo._entry import Entry
 from memoleo._events import Event, Hook, Spell, logger
 from memoleo._parts import PartsMaker
 from memoleo._policy import Freshness, Policy, tag_names
-from memoleo._steps import Returned
+from memoleo._steps import Failed, Returned
 from memoleo.backends._protocol import Backend, Lease
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import BackendError, CodecError, CorruptEntry
@@ -198,6 +198,17 @@ class Store:
             policy.label,
             parts,
         )
+
+    def keeps(self, job: Job, result: Returned | Failed) -> bool:
+        """Whether a result is one that would be stored, as far as it can be told by looking."""
+        if isinstance(result, Failed):
+            return False
+        if job.streamed or job.policy.cache_if is None:
+            return True
+        try:
+            return bool(job.policy.cache_if(result.value))
+        except Exception:
+            return False
 
     def put(self, job: Job, entry: Entry) -> None:
         """Hand an entry to the backend."""
