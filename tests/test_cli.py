@@ -122,6 +122,116 @@ def test_stats(memoleo, url: str) -> None:
     assert data["enabled"] is True
 
 
+@pytest.fixture
+def used(home: Path, url: str, memoleo) -> str:
+    """The same cache after a program in another process has used it, and has ended."""
+    program = home / "program.py"
+    program.write_text(
+        "from memoleo import content_cached, timed\n"
+        "@timed('stage1')\n"
+        "@content_cached(type='emotion')\n"
+        "def score(n):\n"
+        "    if n > 4: raise ValueError(n)\n"
+        "    return n\n"
+        "for n in (1, 2, 3, 1, 2, 3, 5):\n"
+        "    try: score(n)\n"
+        "    except ValueError: pass\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, str(program)], env={**os.environ, "MEMOLEO_CACHE": url}, timeout=120
+    )
+    assert ran.returncode == 0
+    return url
+
+
+def test_metrics(memoleo, used: str) -> None:
+    """`metrics` shows what another process did: for people, and in the documented shape."""
+    data = memoleo("metrics", "--cache", used, "--json").json
+    assert (data["stage1"]["count"], data["stage1"]["errors"]) == (6, 1)
+    assert {"p50_ms", "p95_ms", "p99_ms", "avg_ms", "max_ms"} <= set(data["stage1"])
+    emotion = data["cache"]["emotion"]
+    assert (emotion["hits"], emotion["misses"], emotion["errors"]) == (3, 4, 1)
+    text = memoleo("metrics", "--cache", used).out
+    assert re.search(r"stage1\W+6\W+1\b", text)
+    assert re.search(r"emotion\W+42\.9 %\W+3\W+4\b", text)
+    assert re.search(r"ever\W+3\b", text)
+    assert memoleo("metrics", "--cache", used, "--last", "1h", "--json").json == data
+    assert memoleo("metrics", "--cache", used, "--until", "2001-01-01", "--json").json == {
+        "cache": {}
+    }
+    assert "Nothing was counted" in memoleo("metrics", "--cache", used, "--until", "2001-01-01").out
+
+
+def test_metrics_over_time_and_savings(memoleo, used: str) -> None:
+    """With a step there is a series as well, and savings come by day, week and ever."""
+    data = memoleo("metrics", "--cache", used, "--json", "--step", "hour").json
+    assert sum(part["stats"]["stage1"]["count"] for part in data["series"]) == 6
+    savings = memoleo("metrics", "--cache", used, "--savings", "--json").json
+    assert savings["ever"]["total"]["runs"] == 3
+    assert set(savings) == {"today", "week", "ever"}
+    assert "this week" in memoleo("metrics", "--cache", used, "--savings").out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--since", "yesteryear"],
+        ["--last", "soon"],
+        ["--since", "today", "--last", "1h"],
+        ["--step", "hour"],
+        ["--step", "fortnight", "--json"],
+        ["--savings", "--last", "1h"],
+    ],
+)
+def test_metrics_refuses_what_makes_no_sense(memoleo, used: str, options: list[str]) -> None:
+    """A time that is none, and options that contradict each other, are wrong use."""
+    assert memoleo("metrics", "--cache", used, *options).status == 2
+
+
+def test_top_without_a_terminal_is_a_line_a_look(memoleo, used: str) -> None:
+    """In a pipe `top` prints lines, or JSON objects, as often as it was told."""
+    lines = memoleo("top", "--cache", used, "--count", "2", "--every", "0.1").out.splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d  hit rate 42\.9 %  lookups 7  errors 1  saved .+  entries 8  .+", lines[0]
+    )
+    looks = memoleo("top", "--cache", used, "--count", "2", "--every", "0.1", "--json").out
+    data = [json.loads(line) for line in looks.splitlines()]
+    assert [look["stats"]["stage1"]["count"] for look in data] == [6, 6]
+    assert data[0]["store"]["total_entries"] == 8
+    assert memoleo("top", "--cache", used, "--last", "soon").status == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_top_in_a_terminal_until_interrupted(used: str) -> None:
+    """In a terminal `top` draws a screen, which Ctrl-C takes away without a complaint."""
+    import pty
+
+    master, slave = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "memoleo", "top", "--cache", used, "--every", "0.2"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+    )
+    os.close(slave)
+    seen = b""
+    while b"stage1" not in seen:
+        seen += os.read(master, 65536)
+    child.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(master, 65536):
+            seen += chunk
+    except OSError:  # how Linux tells that the other end has closed
+        pass
+    assert child.wait(timeout=60) == 0
+    os.close(master)
+    assert b"\x1b[?1049h" in seen  # a screen of its own
+    assert b"\x1b[?1049l" in seen  # and back
+    assert b"Traceback" not in seen
+
+
 def test_stats_follows_the_settings(memoleo, home: Path, url: str) -> None:
     """Without --cache, a settings file or MEMOLEO_CACHE says which cache is meant."""
     (home / "memoleo.toml").write_text("[caching]\nurl = 'sqlite:///cache.db'\n")
@@ -138,7 +248,7 @@ def test_default_cache_that_is_not_there_yet_is_empty(memoleo, home: Path) -> No
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["stats", "clear"])
+@pytest.mark.parametrize("command", ["stats", "metrics", "top", "clear", "serve"])
 @pytest.mark.parametrize(
     ("wrong", "status", "says"),
     [
@@ -164,7 +274,9 @@ def test_empty_url_is_not_the_default_cache(memoleo) -> None:
     assert "empty" in ran.err
 
 
-@pytest.mark.parametrize("command", [["stats"], ["clear", "--yes"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["stats"], ["metrics"], ["top"], ["serve"], ["clear", "--yes"], ["doctor"]]
+)
 def test_file_that_is_no_cache(memoleo, home: Path, command: list[str]) -> None:
     """A file of another kind is neither read as a cache nor answered with a traceback."""
     path = home / "letter.txt"
@@ -242,7 +354,9 @@ def test_config(memoleo, home: Path) -> None:
         assert expected in text
 
 
-@pytest.mark.parametrize("command", [["config"], ["stats"], ["clear", "--yes"]])
+@pytest.mark.parametrize(
+    "command", [["config"], ["stats"], ["metrics"], ["top"], ["serve"], ["clear", "--yes"]]
+)
 def test_wrong_settings_are_explained(memoleo, home: Path, command: list[str]) -> None:
     """A mistake in the settings names file and key, status 2."""
     (home / "memoleo.toml").write_text("[caching]\nurll = 'x'\n")

@@ -38,7 +38,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("head and hands", {"_calls", "_drive", "_flow", "_reader", "_remembered", "_store"}),
     ("cache", {"_cache", "_contents", "_default",
                "_exchanges"}),
-    ("doors", {"_cached", "_enable", "_retried", "_timed", "launch", "patches", "testing",
+    ("doors", {"_cached", "_enable", "_retried", "serve", "_timed", "launch", "patches", "testing",
          "_map"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip

@@ -14,9 +14,11 @@ import msgspec
 
 from memoleo._units import size_text
 
-__all__ = ["Finding", "damage", "look_at", "put_aside", "room", "scrutinize"]
+__all__ = ["Finding", "damage", "look_at", "put_aside", "room", "scrutinize", "why_unreadable"]
 
 LITTLE_ROOM = 512 * 1024**2
+
+_NOBODY = bytes(32)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -44,11 +46,15 @@ def look_at(backend: Any) -> Iterator[Finding]:
     """Look at what can be seen at a glance, without reading the entries."""
     for store in _stores(backend):
         place = getattr(store, "path", None)
-        if place is None:
-            continue
-        path = Path(place)
-        if not path.exists():
+        path = None if place is None else Path(place)
+        if path is not None and not path.exists():
             yield Finding("store", "ok", f"{path} will be created when a first result is stored")
+            continue
+        failure = why_unreadable(store)
+        if failure is not None:
+            yield Finding("store", "problem", f"it can't be read: {failure}", "See memoleo doctor.")
+            continue
+        if path is None:
             continue
         yield room(path)
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -62,6 +68,15 @@ def look_at(backend: Any) -> Iterator[Finding]:
             )
         aside = put_aside(path)
         yield from damage(aside, aside)
+
+
+def why_unreadable(store: Any) -> str | None:
+    """Read one entry that isn't there, and return what went wrong; `None` if nothing did."""
+    try:
+        store.get(_NOBODY)
+    except Exception as error:
+        return str(error) or repr(error)
+    return None
 
 
 def scrutinize(backend: Any) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
@@ -261,6 +261,16 @@ class SQLiteBackend:
 
         return self._runner.run(count)
 
+    def leading(
+        self, order: Literal["size", "used"], limit: int
+    ) -> list[tuple[bytes, Entry, float]]:
+        """Return the largest entries, or those that were used last, with the time of that use.
+
+        Uses are noted at a resolution of an hour. Every row is looked at, but only what is
+        returned is read whole.
+        """
+        return self._runner.run(partial(_leading, order, limit))
+
     def lease(self, key: bytes) -> Lease | None:
         """See `Backend.lease`: a lock of the operating system, freed when its owner dies."""
         return self._runner.leases.take(key)
@@ -400,6 +410,18 @@ def _read(found: list[tuple[float, int]], link: Link) -> list[tuple[bytes, Entry
         if entry.created == created:
             entries.append((row[0], entry))
     return entries
+
+
+def _leading(order: str, limit: int, link: Link) -> list[tuple[bytes, Entry, float]]:
+    # The length of a block is in the head of its row: its pages are not read for it.
+    column = {"size": "length(block)", "used": "used"}[order]
+    rows = link.execute(
+        f"SELECT created, id, used FROM entries ORDER BY {column} DESC, id DESC LIMIT ?", (limit,)
+    ).fetchall()
+    found = []
+    for created, number, used in rows:
+        found += [(key, entry, used) for key, entry in _read([(created, number)], link)]
+    return found
 
 
 _open_backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()

@@ -24,9 +24,13 @@ _COMMANDS = {
     "demo": "memoleo.cli._demo",
     "run": "memoleo.cli._run",
     "stats": "memoleo.cli._stats",
+    "metrics": "memoleo.cli._metrics",
+    "top": "memoleo.cli._top",
     "clear": "memoleo.cli._clear",
     "config": "memoleo.cli._config",
     "doctor": "memoleo.cli._doctor",
+    "serve": "memoleo.cli._serve",
+    "init": "memoleo.cli._init",
 }
 
 

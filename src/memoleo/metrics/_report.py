@@ -16,7 +16,7 @@ from memoleo.metrics._spans import Place
 from memoleo.metrics._totals import Totals
 from memoleo.metrics._when import Step, When, parse_step, parse_when
 
-__all__ = ["PERIODS", "clear_metrics", "read_metrics", "read_savings"]
+__all__ = ["PERIODS", "clear_metrics", "read_metrics", "read_savings", "read_totals"]
 
 PERIODS = ("today", "week", "ever")
 """What `read_savings` tells apart: since midnight, since Monday, and since the beginning; UTC."""
@@ -131,6 +131,25 @@ def read_savings(cache: Any = None) -> dict[str, Any]:
                 totals.merge(part)
         periods[period] = savings_of(totals, prices)
     return periods
+
+
+def read_totals(cache: Any = None) -> Totals:
+    """Return all that was ever counted, with whole distributions instead of some quantiles.
+
+    Parameters
+    ----------
+    cache
+        as for `read_metrics`
+
+    Raises
+    ------
+    ConfigError, BackendError
+        as for `read_metrics`
+    """
+    whole = Totals()
+    for _, totals in _read(cache, -inf, inf):
+        whole.merge(totals)
+    return whole
 
 
 def clear_metrics(cache: Any = None) -> None:

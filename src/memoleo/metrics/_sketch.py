@@ -132,3 +132,20 @@ class Sketch:
                 # The extremes are known exactly, so an estimate beyond them can only be worse.
                 return min(max(_GAMMA**index * _MIDDLE, self.min), self.max)
         return self.max
+
+    def up_to(self, bounds: Sequence[float]) -> list[int]:
+        """Return how many values are no larger than each bound; exact but for values near it.
+
+        Parameters
+        ----------
+        bounds
+            in ascending order
+        """
+        counts = []
+        seen = self.zeros
+        ordered = sorted(self.buckets.items(), reverse=True)
+        for bound in bounds:
+            while ordered and _GAMMA ** ordered[-1][0] * _MIDDLE <= bound:
+                seen += ordered.pop()[1]
+            counts.append(seen)
+        return counts
