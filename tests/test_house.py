@@ -35,7 +35,11 @@ FLOORS: list[tuple[str, set[str]]] = [
          "_imports", "_fingerprint",
          "_mapping", "_progress"},
     ),
-    ("head and hands", {"_calls", "_drive", "_flow", "_reader", "_remembered", "_store"}),
+    (
+        "head and hands",
+        {"_differences", "_explain",
+         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store"},
+    ),
     ("cache", {"_cache", "_contents", "_default",
                "_exchanges"}),
     ("doors", {"_cached", "_enable", "_retried", "serve", "_timed", "launch", "patches", "testing",

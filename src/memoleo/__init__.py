@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memoleo._default import configure, get_cache
     from memoleo._enable import disable, enable, proxy
     from memoleo._events import Event
+    from memoleo._explain import Explanation, explain
     from memoleo._map import amap, map
     from memoleo._retried import retried
     from memoleo._stored import StoredEntry
@@ -40,6 +41,7 @@ _HOMES = {
     "ConfigError": "errors",
     "CorruptEntry": "errors",
     "Event": "_events",
+    "Explanation": "_explain",
     "KeyingError": "errors",
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
@@ -50,6 +52,7 @@ _HOMES = {
     "content_cached": "_cached",
     "disable": "_enable",
     "enable": "_enable",
+    "explain": "_explain",
     "get_cache": "_default",
     "get_metrics": "metrics._metrics",
     "map": "_map",
@@ -70,6 +73,7 @@ __all__ = [
     "ConfigError",
     "CorruptEntry",
     "Event",
+    "Explanation",
     "KeyingError",
     "MemoleoError",
     "Metrics",
@@ -80,6 +84,7 @@ __all__ = [
     "content_cached",
     "disable",
     "enable",
+    "explain",
     "get_cache",
     "get_metrics",
     "map",

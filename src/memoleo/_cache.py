@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memoleo._calls import Calls
 from memoleo._contents import Contents
 from memoleo._events import Hook
+from memoleo._explain import Explanation
 from memoleo._policy import make_policy
 from memoleo._store import Store
 from memoleo._stored import StoredEntry
@@ -280,6 +281,13 @@ class Cache:
     ) -> Iterator[StoredEntry]:
         """Iterate over what is stored, most recent first."""
         return self._contents.entries(type, tag, label)
+
+    def explain(self, key: str | bytes) -> Explanation:
+        """Return what is known of a key: what is stored under it, or why nothing is.
+
+        Of a call `CachedFunction.explain` says more, since it knows what the call's key is made of.
+        """
+        return self.calls.explain_key(address(key))
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all entries to a checksummed file; return how many.

@@ -21,6 +21,7 @@ from memoleo import _default, _switch
 from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._decorating import kind_of
+from memoleo._explain import Explanation
 from memoleo._flow import Intent
 from memoleo._policy import Policy, make_policy
 from memoleo._reader import NOT_LOOKED, Missed
@@ -74,6 +75,7 @@ class BoundCached(BoundCallable[P, R]):
         def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
         def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
         def peek(self, *args: P.args, **kwargs: P.kwargs) -> StoredEntry | None: ...
+        def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation: ...
         def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
 
 
@@ -263,6 +265,13 @@ class CachedFunction(WrappedCallable[P, R]):
         return entry
 
     @takes_call
+    def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return why a call would be a hit or a miss; nothing is computed or counted."""
+        job = self._job(self._keyer.key(args, kwargs), args, kwargs)
+        found: Explanation = self._at().cache.calls.explain(job)
+        return found
+
+    @takes_call
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the entry of a call, all its variants; whether there was one."""
         found: bool = self._at().cache.calls.forget(
@@ -417,7 +426,7 @@ def content_cached(
     -------
     CachedFunction
         a callable with the same signature, and with `cache_info`, `cache_clear`, `cache_key`,
-        `refresh`, `bypass`, `peek` and `invalidate`
+        `refresh`, `bypass`, `peek`, `explain` and `invalidate`
 
     Raises
     ------

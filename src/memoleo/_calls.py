@@ -11,6 +11,7 @@ import msgspec
 from memoleo import _settings, _switch
 from memoleo._drive import Driver
 from memoleo._entry import Entry
+from memoleo._explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
 from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
@@ -33,6 +34,7 @@ _INTENTS = {
     Mode.SERVE: Intent.ANSWER,
     Mode.REFRESH: Intent.REFRESH,
     Mode.OBSERVE: Intent.OBSERVE,
+    Mode.INSPECT: Intent.ANSWER,
 }
 
 
@@ -210,6 +212,14 @@ class Calls:
             return None
         return StoredEntry.of(job.key, entry, self.store.clock(), job.codec)
 
+    def explain(self, job: Job) -> Explanation:
+        """Return why a call would be answered from the store, or not; nothing is run or counted."""
+        return explain_call(self.store, job, self.codec_named)
+
+    def explain_key(self, key: bytes) -> Explanation:
+        """Return what is known of a key."""
+        return explain_key(self.store, key, self.codec_named)
+
     def codec_named(self, name: str) -> Codec:
         """Return the codec of an entry that was written with the codec of this name."""
         return self.stream_codec if name == self.stream_codec.name else self.codec
@@ -221,6 +231,8 @@ class Calls:
 
     def _intent(self, job: Job, asked: Intent | None) -> Intent | None:
         """Return why a call is made; `None` if no cache is to be asked."""
+        if asked is None and mode.get() is Mode.INSPECT:
+            record(self.store, job, self.codec_named)
         if not _switch.enabled() or job.freshness.ttl <= 0:
             return None
         return _INTENTS.get(mode.get()) if asked is None else asked

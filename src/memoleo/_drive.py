@@ -336,6 +336,7 @@ class _Turn:
             cell.shared += 1
         elif outcome == "error":
             cell.errors += 1
+            self.driver.store.note(self.job, "failed", f"it failed: {step.error!r}")
         elif outcome == "stale_if_error":
             cell.stale_if_error += 1
             logger.warning(

@@ -107,7 +107,10 @@ def read_parts(block: bytes) -> Parts | None:
 
 def notebook(backend: Backend) -> Notebook | None:
     """Return a backend as one that keeps notes; `None` if it can't."""
-    return backend if isinstance(backend, Notebook) else None
+    try:
+        return backend if isinstance(backend, Notebook) else None
+    except Exception:
+        return None
 
 
 class PartsMaker:

@@ -21,6 +21,8 @@ from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["Job", "Store"]
 
+_LATELY = 1024
+
 
 class Job(msgspec.Struct, frozen=True, gc=False):
     """One cached call.
@@ -73,6 +75,11 @@ class Store:
         the time in seconds since the epoch
     hooks
         what listens to events
+
+    Attributes
+    ----------
+    lately
+        calls that left no entry: when, why in one word, and why in a sentence
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Store:
         self._writes = Spell(f"writing to {name} fails")
         self._leases = Spell(f"taking a lease from {name} fails")
         self._refused: set[str] = set()
+        self.lately: dict[bytes, tuple[float, str, str]] = {}
 
     def load(self, job: Job) -> Entry | None:
         """Return the entry of a call, or `None` for whatever can't be had."""
@@ -175,6 +183,7 @@ class Store:
         try:
             if policy.cache_if is not None and not policy.cache_if(value):
                 job.counters.local.cell.refused += 1
+                self.note(job, "refused", "cache_if refused its result")
                 self.tell(job, "refused")
                 return None
             tags = policy.tags
@@ -218,12 +227,26 @@ class Store:
         try:
             self.backend.set(job.key, entry)
         except Exception as error:
+            self.note(job, "unsaved", f"the store could not be written: {error}")
             self._failure(job, self._writes, error, time.perf_counter() - started)
             return
         if self._writes.failing:
             self._writes.worked()
+        if self.lately:
+            self.lately.pop(job.key, None)
         if self.hooks:
             self.tell(job, "stored", entry.cost_ms)
+
+    def note(self, job: Job, reason: str, text: str) -> None:
+        """Remember why a call left no entry, for those who ask; the oldest are forgotten first."""
+        lately = self.lately
+        lately.pop(job.key, None)
+        lately[job.key] = (self.clock(), reason, text)
+        while len(lately) > _LATELY:
+            try:
+                del lately[next(iter(lately))]
+            except (KeyError, RuntimeError, StopIteration):
+                break
 
     def delete(self, key: bytes) -> bool:
         """Remove an entry; whether there was one.
@@ -264,6 +287,7 @@ class Store:
     def refuse(self, job: Job, error: Exception) -> None:
         """Count a result that can't be stored, and say so once per function."""
         job.counters.local.cell.refused += 1
+        self.note(job, "refused", f"its result could not be stored: {error}")
         name = job.policy.label or job.policy.type
         if name not in self._refused:
             self._refused.add(name)

@@ -67,6 +67,12 @@ class StoredEntry(msgspec.Struct, frozen=True):
             partial(codec.decode, entry.payload),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data, without the value."""
+        fields = msgspec.structs.asdict(self)
+        del fields["decode"]
+        return {**fields, "key": str(self.key), "tags": list(self.tags), "fresh": self.fresh}
+
     @property
     def value(self) -> Any:
         """The stored value, decoded anew at each access.

@@ -1,4 +1,4 @@
-"""What the surrounding code asked of every cached call: serve, bypass, refresh or observe."""
+"""What the surrounding code asked of every cached call, such as to bypass the cache."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Mode(enum.Enum):
     BYPASS = "bypass"
     REFRESH = "refresh"
     OBSERVE = "observe"
+    INSPECT = "inspect"
 
 
 # The default reaches every thread, which a value that somebody sets doesn't.

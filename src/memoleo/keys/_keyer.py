@@ -231,6 +231,7 @@ class Keyer:
         """
         # It reads source files: a program that only decorates needs none of that.
         from memoleo.keys._source import Logic, examine
+        from memoleo.keys._wrapped import label_of
 
         if self._version is not None:
             logic = Logic.of_version(self._func, self._version, owner)
@@ -253,7 +254,7 @@ class Keyer:
         if owner is not None:
             facts["class"] = _digest(class_name(owner))
         self._views[owner, of_class] = _View(
-            Portrait(_name(self._func), tuple(layout.labels), facts),
+            Portrait(label_of(self._func), tuple(layout.labels), facts),
             partial(compile_binder, parameters, f"({result})", layout.names),
         )
         make = _make_key(parameters, f"({result})", layout.names, b"".join(header), layout.labels)

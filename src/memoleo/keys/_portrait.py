@@ -16,7 +16,7 @@ class Portrait(msgspec.Struct, frozen=True, gc=False):
     Parameters
     ----------
     label
-        the qualified name of the function
+        the function, as ``module:qualname``
     names
         the names of what is keyed of a call, in order
     facts

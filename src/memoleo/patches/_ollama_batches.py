@@ -38,7 +38,7 @@ class Batch:
         self._found: dict[str, Stored] = {}
         self._asked: list[str] = []
         self._took = 0.0
-        if look and _switch.mode.get() is _switch.Mode.SERVE:
+        if look and _switch.mode.get() in (_switch.Mode.SERVE, _switch.Mode.INSPECT):
             self._look(self.texts)
 
     @property
@@ -65,7 +65,7 @@ class Batch:
 
     def look_again(self) -> bool:
         """Look for what was stored since; whether something is still missing."""
-        if _switch.mode.get() is _switch.Mode.SERVE:
+        if _switch.mode.get() in (_switch.Mode.SERVE, _switch.Mode.INSPECT):
             self._look(self.missing)
         self._asked = self.missing
         return bool(self._asked)
