@@ -543,3 +543,46 @@ class TestPrivacy:
             f(1)
             assert f(1) == 1
             assert parts(f.explain(2)) == ["x"]
+
+
+class TestOllama:
+    @pytest.fixture
+    def client(self) -> Iterator[Any]:
+        import ollama
+        from scripted_ollama import ScriptedOllama
+
+        with ScriptedOllama() as server, ollama.Client(server.url, verify=False) as client:
+            opened = Cache("memory://", metrics=Metrics())
+            with memoleo.enable("ollama", cache=opened):
+                client.server = server  # type: ignore[attr-defined]
+                yield client
+
+    def test_a_request_is_explained_field_by_field(self, client: Any) -> None:
+        """Of a request to a model the field or the option that differs is named."""
+        ask = [{"role": "system", "content": "brief"}, {"role": "user", "content": "why?"}]
+        client.chat("m", ask, options={"seed": 1, "temperature": 0.5})
+        other = [ask[0], {"role": "user", "content": "how?"}]
+        with memoleo.explain() as why:
+            client.chat("m", ask, options={"seed": 1, "temperature": 0.5})
+            client.chat("m", ask, options={"seed": 2, "temperature": 0.5})
+            client.chat("m", other, options={"seed": 1, "temperature": 0.5})
+            client.chat("other", ask, options={"seed": 1, "temperature": 0.5})
+            client.chat("m", ask, options={"seed": 1, "temperature": 0.5}, format="json")
+        assert why[0].outcome == "hit"
+        told = [parts(each) for each in why[1:]]
+        assert told == [
+            ["options['seed']"],
+            ["messages[1]"],
+            ["model", "digest of the model"],
+            ["format, which was not there"],
+        ]
+
+    def test_a_model_that_was_pulled_anew(self, client: Any) -> None:
+        """A new digest behind the same name is told as that."""
+        ask = [{"role": "user", "content": "why?"}]
+        client.chat("m", ask)
+        client.server.digests["m:latest"] = "d9"
+        client.pull("m")
+        with memoleo.explain() as why:
+            client.chat("m", ask)
+        assert parts(why[0]) == ["digest of the model"]

@@ -63,8 +63,10 @@ def differences(
     """
     found = list(_arguments(mine, portrait, theirs, other or portrait, maker, values))
     if mine.portrait != theirs.portrait:
-        facts = [] if other is None else list(_facts(portrait, other))
-        found += facts or [Difference("the function, or how it is cached", "code")]
+        if other is not None:
+            found += _facts(portrait, other)
+        if not found:
+            found.append(Difference("the function, or how it is cached", "code"))
     return tuple(found[:_MOST])
 
 

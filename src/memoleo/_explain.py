@@ -296,22 +296,39 @@ class _Case:
             return ()
         maker = self.store.parts
         portraits = maker.portraits()
-        found: list[tuple[float, float, bytes, Entry, tuple[Difference, ...]]] = []
+        found = self._search(portraits, label=self.label)
+        if not found and self.portrait is not None:
+            # The same function under another name: a model's answers are named after the model.
+            found = self._search(portraits, type=self.type)
+        found.sort(key=lambda row: row[:2])
+        return tuple(
+            Near(self._shown(key, entry), told) for _, _, key, entry, told in found[:_SHOWN]
+        )
+
+    def _search(
+        self, portraits: dict[bytes, Portrait], **conditions: str
+    ) -> list[tuple[float, float, bytes, Entry, tuple[Difference, ...]]]:
+        found = []
         until = time.monotonic() + _SEARCH_FOR
         try:
-            for number, (key, entry) in enumerate(self.store.backend.entries(label=self.label)):
+            for number, (key, entry) in enumerate(self.store.backend.entries(**conditions)):
                 if number >= _SEARCHED or time.monotonic() > until:
                     break
                 if key == self.key:
                     continue
+                if "label" not in conditions and not self._is_same(entry, portraits):
+                    continue
                 told = self._compare(entry, portraits)
                 found.append((_distance(told), -entry.created, key, entry, told))
         except Exception:
-            if not found:
-                return ()
-        found.sort(key=lambda row: row[:2])
-        return tuple(
-            Near(self._shown(key, entry), told) for _, _, key, entry, told in found[:_SHOWN]
+            return found
+        return found
+
+    def _is_same(self, entry: Entry, portraits: dict[bytes, Portrait]) -> bool:
+        theirs = read_parts(entry.parts)
+        other = None if theirs is None else portraits.get(theirs.portrait)
+        return (
+            other is not None and self.portrait is not None and other.label == self.portrait.label
         )
 
     def _compare(self, entry: Entry, portraits: dict[bytes, Portrait]) -> tuple[Difference, ...]:

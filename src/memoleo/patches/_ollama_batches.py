@@ -120,7 +120,7 @@ class Batch:
 
     def _job(self, text: str) -> Job:
         codec = FieldsCodec(self.call.answer, self.call.question.asked)
-        return self.call.job(self.model, _nothing, self._key([text]), codec=codec)
+        return self.call.job(self.model, _nothing, self._key([text]), codec=codec, inputs=[text])
 
     def _key(self, texts: list[str]) -> bytes:
         return self.call.key(self.model, texts)

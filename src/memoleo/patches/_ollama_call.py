@@ -11,7 +11,9 @@ from typing import Any
 from memoleo._cache import Cache
 from memoleo._policy import Policy
 from memoleo._store import Job
+from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
+from memoleo.patches._ollama_described import describe
 from memoleo.patches._ollama_models import REMOTE_TTL, TIMEOUT, Model, Unsure, models, tags
 from memoleo.patches._ollama_parts import Part
 from memoleo.patches._ollama_request import Question
@@ -117,6 +119,7 @@ class Call:
         key: bytes,
         place: Callable[[], bytes | None] | None = None,
         codec: Any = None,
+        inputs: Sequence[str] | None = None,
     ) -> Job:
         """Return what the cache is asked; see `Job`."""
         question, cache = self.question, self.cache
@@ -141,7 +144,13 @@ class Call:
             streamed=question.streamed,
             codec=codec,
             place=place,
+            describe=partial(self._described, model, inputs),
         )
+
+    def _described(self, model: Model, inputs: Sequence[str] | None) -> Description:
+        known = model if self.learned is None else self.learned
+        place = self.place(known)
+        return describe(self.question, place, known.digest, self.kwargs["json"], inputs)
 
     def _tags(self, model: Model, answer: Any) -> tuple[str, ...]:
         known = model if self.learned is None else self.learned
