@@ -57,18 +57,25 @@ class ScriptedOllama:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def asked(self) -> int:
         """How many requests asked the model something."""
         return len(self.bodies)
 
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
     def __enter__(self) -> ScriptedOllama:
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self.start()
+        return self
+
+    def start(self, port: int = 0) -> None:
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.gate.set()

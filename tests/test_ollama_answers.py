@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from pydantic import BaseModel
+from ollama_asking import asking, exact
 from scripted_ollama import ScriptedOllama
 
 import memoleo
@@ -38,38 +38,8 @@ def cache() -> Iterator[memoleo.Cache]:
 @pytest.fixture(params=["sync", "async"])
 def ask(request: pytest.FixtureRequest, server: ScriptedOllama) -> Iterator[Callable[..., Any]]:
     """A method by name, called on a client of either kind; streams as lists of their parts."""
-    if request.param == "sync":
-        with ollama.Client(server.url, verify=False) as client:
-
-            def call(name: str, *args: Any, **kwargs: Any) -> Any:
-                answer = getattr(client, name)(*args, **kwargs)
-                return list(answer) if inspect.isgenerator(answer) else answer
-
-            yield call
-        return
-    loop = asyncio.new_event_loop()
-    aclient = ollama.AsyncClient(server.url, verify=False)
-
-    async def acall(name: str, *args: Any, **kwargs: Any) -> Any:
-        answer = await getattr(aclient, name)(*args, **kwargs)
-        return [part async for part in answer] if inspect.isasyncgen(answer) else answer
-
-    yield lambda *args, **kwargs: loop.run_until_complete(acall(*args, **kwargs))
-    loop.run_until_complete(aclient.close())
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
-
-
-def exact(value: Any) -> Any:
-    """A value with the types and the set fields of everything inside it."""
-    if isinstance(value, BaseModel):
-        fields = {name: exact(each) for name, each in value.__dict__.items()}
-        return type(value), fields, sorted(value.model_fields_set), value.model_extra
-    if isinstance(value, dict):
-        return dict, [(name, exact(each)) for name, each in value.items()]
-    if isinstance(value, (list, tuple)):
-        return type(value), [exact(each) for each in value]
-    return type(value), value
+    with asking(request.param, server.url) as call:
+        yield call
 
 
 CALLS = [

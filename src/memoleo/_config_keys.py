@@ -103,6 +103,41 @@ def _one_of(*words: str) -> Kind:
     return Kind(f"{', '.join(others)} or {last}", parse, parse)
 
 
+def _either(one: Kind, other: Kind) -> Kind:
+    def parse(value: Any, name: str) -> Any:
+        try:
+            return getattr(one, name)(value)
+        except (ConfigError, ValueError):
+            return getattr(other, name)(value)
+
+    return Kind(
+        f"{one.expected}, or {other.expected}",
+        lambda value: parse(value, "parse"),
+        lambda text: parse(text, "parse_text"),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, (str, bool, int, float, list)):
+        raise ValueError
+    return value
+
+
+def _table(value: Any) -> Any:
+    if value != {}:
+        raise ValueError
+    return value
+
+
+def _plain_text(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.strip().lower(), text)
+
+
 BOOLEAN = Kind("true or false", _boolean, _boolean_text)
 TEXT = Kind("text", _string, _string)
 SECONDS = Kind("a number of seconds, 0 or more", _number, lambda text: _number(float(text)))
@@ -112,6 +147,9 @@ DURATION = Kind(
     'seconds, or text such as "90s", "24h", "30d" or "forever"', parse_duration, _duration_text
 )
 DELAYS = Kind("a list of milliseconds such as [100, 300, 900]", _milliseconds, _milliseconds_text)
+
+TABLE = Kind("a table of settings", _table, _table)
+PLAIN = Kind("a number, text, a list, true or false", _plain, _plain_text)
 
 KEYS: dict[str, dict[str, Kind]] = {
     "caching": {
@@ -151,6 +189,9 @@ KEYS: dict[str, dict[str, Kind]] = {
         "vision_model": TEXT,
         "keep_alive": DURATION,
         "num_parallel": _at_least(1),
+        "profiles": BOOLEAN,
+        "retries": _either(BOOLEAN, _at_least(1)),
+        "timeout": _either(BOOLEAN, DURATION),
     },
     "metrics": {
         "persist": BOOLEAN,
@@ -165,7 +206,8 @@ KEYS: dict[str, dict[str, Kind]] = {
 }
 """Section → key → what it expects.
 
-Types have a section each, ``types.<name>``, with a `ttl`; ``savings.tokens.<pattern>`` is a price.
+Types have a section each, ``types.<name>``, with a `ttl`; ``savings.tokens.<pattern>`` is a price;
+what is in ``ollama.profiles.<name>`` and ``ollama.policies.<name>`` is checked where it is used.
 """
 
 ALIASES = {"enabled": "caching.enabled"}
@@ -177,6 +219,11 @@ def kind_of(key: str) -> Kind | None:
     section, _, name = key.partition(".")
     if section == "types":
         return DURATION if name.endswith(".ttl") and len(name) > len(".ttl") else None
+    if section == "ollama" and name.startswith(("profiles.", "policies.")):
+        _, *parts = name.split(".")
+        if len(parts) == 3 and parts[1] != "options":
+            return None
+        return (TABLE, PLAIN, PLAIN)[len(parts) - 1] if all(parts) and len(parts) < 4 else None
     if section == "savings" and name.startswith("tokens."):
         return NUMBER if len(name) > len("tokens.") else None
     return KEYS.get(section, {}).get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
+from memoleo._units import Duration
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
+from memoleo.patches._ollama_rules import make_rules
 from memoleo.patches._package import Package
 from memoleo.patches.ollama import OllamaPackage, is_client, wrapped_client
 
@@ -91,6 +93,10 @@ def enable(
     cache: Cache | str | None = None,
     config: str | os.PathLike[str] | None = None,
     share_by_digest: bool = False,
+    profiles: bool | Mapping[str, Mapping[str, Any]] | None = None,
+    policies: Mapping[str, Mapping[str, Any]] | None = None,
+    retries: bool | int | Mapping[str, Any] | None = None,
+    timeout: bool | Duration | tuple[Duration, Duration] | None = None,
 ) -> Enabled:
     """Answer the calls of packages from a cache, without an edit in the code that makes them.
 
@@ -110,6 +116,20 @@ def enable(
     share_by_digest
         for "ollama": whether servers share answers of models with the same digest. They give
         different ones if they are set up differently, with another context length for example
+    profiles
+        for "ollama": options to fill in where a caller says nothing: true for ``stage1``,
+        ``stage2`` and ``vision``, or by name what a profile is meant for (`type`, `model`, `verb`,
+        `when`) and its options. Left out, the settings say; they say no by default
+    policies
+        for "ollama": by a name of your own which calls are meant (`verb`, `model`, `when`) and
+        how their answers are kept: `type`, `ttl`, `stale_if_error`, and for calls that sample
+        without a seed `unseeded` ("store" or "skip") or `variants`
+    retries
+        for "ollama": true, how many attempts, or the keywords of `retried`; for calls that only
+        compute
+    timeout
+        for "ollama": true, a duration, or one to connect and one to read, for clients that have
+        no timeout of their own
 
     Returns
     -------
@@ -130,7 +150,13 @@ def enable(
     if own is not None and cache is None:
         cache = own.cache_url
     packages = _chosen(names, settings)
-    options = {"share_by_digest": share_by_digest}
+    options = {
+        "share_by_digest": share_by_digest,
+        "profiles": profiles,
+        "policies": policies,
+        "retries": retries,
+        "timeout": timeout,
+    }
     _check_options(packages, options)
     source = _source(cache)
     answers = {name: each.answers(source, settings, options) for name, each in packages.items()}
@@ -180,14 +206,14 @@ def disable() -> None:
         _turn()
 
 
-def proxy(value: T, *, cache: Cache | str | None = None, share_by_digest: bool = False) -> T:
+def proxy(value: T, *, cache: Cache | str | None = None, **options: Any) -> T:
     """Return a stand-in for one client that answers from a cache; the client is left alone.
 
     Parameters
     ----------
     value
         an `ollama.Client` or `ollama.AsyncClient`; `isinstance` holds for the stand-in too
-    cache, share_by_digest
+    cache, options
         as for `enable`
 
     Raises
@@ -200,7 +226,8 @@ def proxy(value: T, *, cache: Cache | str | None = None, share_by_digest: bool =
             f"proxy() takes a client of the ollama package, not {type(value).__qualname__}; "
             "for your own code there is memoleo.content_cached"
         )
-    stand_in: T = wrapped_client(value, Answers(_source(cache), share_by_digest=share_by_digest))
+    rules = make_rules(options, _settings.current())
+    stand_in: T = wrapped_client(value, Answers(_source(cache), rules))
     return stand_in
 
 

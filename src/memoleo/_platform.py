@@ -26,6 +26,7 @@ __all__ = [
     "make_private_folder",
     "on_termination",
     "open_lock_file",
+    "performance_cores",
     "physical_cores",
     "renew_after_fork",
     "supervise",
@@ -367,6 +368,37 @@ def physical_cores() -> int:
     if sys.platform == "darwin":
         return _ask_sysctl("hw.physicalcpu") or len(usable)
     return len(usable)
+
+
+def performance_cores() -> int:
+    """Return how many of `physical_cores` are fast ones; all, where there is one kind only."""
+    cores = physical_cores()
+    if sys.platform == "darwin":
+        return _ask_sysctl("hw.perflevel0.physicalcpu") or cores
+    if sys.platform == "linux":
+        speeds: dict[tuple[str, str], int] = {}
+        for number in _usable_processors():
+            folder = f"/sys/devices/system/cpu/cpu{number}"
+            core = (_read(f"{folder}/topology/physical_package_id"),
+                    _read(f"{folder}/topology/core_id"))  # fmt: skip
+            # Arm says what a core can do, others how fast it runs at most.
+            for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+                if (speed := _read(f"{folder}/{name}")).isdigit():
+                    speeds[core] = int(speed)
+                    break
+        fastest = max(speeds.values(), default=0)
+        # Cores of one kind differ by a little; slow ones reach some two thirds of the fast.
+        fast = sum(speed > 0.8 * fastest for speed in speeds.values())
+        return fast if len(speeds) == cores else cores
+    return cores
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _usable_processors() -> set[int]:

@@ -111,6 +111,14 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True):
         how long a model stays loaded, in seconds
     num_parallel
         requests that the server works on at once
+    profiles
+        whether options that callers leave out are filled in, or the profiles that do so, by name
+    policies
+        how answers are kept, by a name
+    retries
+        whether failed requests are repeated, or how many attempts there are
+    timeout
+        whether requests are limited in time, or to how many seconds
     """
 
     base_url: str | None = None
@@ -118,6 +126,10 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True):
     vision_model: str | None = None
     keep_alive: float | None = None
     num_parallel: int | None = None
+    profiles: bool | dict[str, dict[str, Any]] = False
+    policies: dict[str, dict[str, Any]] = {}
+    retries: bool | int = False
+    timeout: bool | float = False
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +232,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values.update((f"types.{name}.ttl", ttl) for name, ttl in self.types.items())
         for section in ("inference", "networking", "workers", "ollama", "metrics", "savings"):
             fields = msgspec.structs.asdict(getattr(self, section))
+            for table in ("profiles", "policies"):
+                if isinstance(fields.get(table), dict):
+                    values.update(_flat(f"{section}.{table}", fields.pop(table)))
             prices = fields.pop("tokens", {})
             values.update((f"savings.tokens.{name}", price) for name, price in prices.items())
             values.update((f"{section}.{name}", value) for name, value in fields.items())
@@ -269,14 +284,22 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
     sections: dict[str, dict[str, Any]] = {name: {} for name in KEYS}
     types: dict[str, float] = {}
     prices: dict[str, float] = {}
+    tables: dict[str, dict[str, Any]] = {"profiles": {}, "policies": {}}
     for key, value in values.items():
         section, _, name = key.partition(".")
         if section == "types":
             types[name.removesuffix(".ttl")] = value
         elif key.startswith("savings.tokens."):
             prices[name.removeprefix("tokens.")] = value
+        elif key.startswith(("ollama.profiles.", "ollama.policies.")):
+            table, named, *rest = name.split(".")
+            place = tables[table].setdefault(named, {})
+            for part in rest[:-1]:
+                place = place.setdefault(part, {})
+            place.update({rest[-1]: value} if rest else {})
         else:
             sections[section][name] = value
+    sections["ollama"].update({name: table for name, table in tables.items() if table})
     caching = sections["caching"]
     return Settings(
         enabled=caching.get("enabled", True),
@@ -295,6 +318,14 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         file=file,
         origins=origins,
     )
+
+
+def _flat(prefix: str, table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(f"{prefix}.{name}", value)
+        else:
+            yield f"{prefix}.{name}", value
 
 
 def _working_folder() -> str:

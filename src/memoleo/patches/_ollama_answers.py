@@ -13,16 +13,22 @@ from memoleo._cache import Cache
 from memoleo._events import logger
 from memoleo._store import Job
 from memoleo.patches._ollama_batches import Batch
-from memoleo.patches._ollama_call import Call, being_asked
+from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_codec import complete
 from memoleo.patches._ollama_hits import Hits
 from memoleo.patches._ollama_models import Model, Unsure, models
-from memoleo.patches._ollama_request import Question, read
+from memoleo.patches._ollama_request import VERBS, Question, read
+from memoleo.patches._ollama_rules import Rules
+from memoleo.patches._ollama_sending import Request, being_asked
 from memoleo.patches._ollama_server import server_of
 
 __all__ = ["Answers"]
 
 _CHANGES = frozenset({"/api/pull", "/api/create", "/api/copy", "/api/delete"})
+
+
+_said: list[str] = []
+"""The model of which it was said that its answers would vary; once is enough."""
 
 
 class Answers:
@@ -34,22 +40,36 @@ class Answers:
     ----------
     cache
         returns the cache, at each call
-    share_by_digest
-        whether servers share answers of models with the same digest
+    rules
+        what else its user asked for
     """
 
-    def __init__(self, cache: Callable[[], Cache], *, share_by_digest: bool = False) -> None:
+    def __init__(self, cache: Callable[[], Cache], rules: Rules) -> None:
         self._cache = cache
-        self._share = share_by_digest
+        self._rules = rules
+        self.fills = bool(rules.profiles)
         self.hits = Hits(cache)
+        self._sending = rules.sending
         self._failed: set[str] = set()
 
     # What stands in for the client's own methods. `original` takes the client first.
+
+    def filled(self, client: Any, args: Any, kwargs: Any) -> Any:
+        """Return the keywords of a call with what its profile fills in."""
+        try:
+            return self._rules.filled(client, args, kwargs) if _switch.enabled() else kwargs
+        except Exception as error:
+            self._note("a profile", error)
+            return kwargs
 
     def request(self, original: Any, client: Any, args: Any, kwargs: Any) -> Any:
         """Answer a call of ``Client._request``."""
         call = self._call(original, client, args, kwargs)
         if call is None:
+            if self._computes(args, kwargs):
+                request = Request(original, client, args, kwargs)
+                streamed = kwargs.get("stream")
+                return (self._sending.stream if streamed else self._sending.send)(request, kwargs)
             if not self.changes_models(args[1:]):
                 return original(client, *args, **kwargs)
             with self.changing(client):
@@ -63,6 +83,11 @@ class Answers:
         """Answer a call of ``AsyncClient._request``."""
         call = self._call(original, client, args, kwargs)
         if call is None:
+            if self._computes(args, kwargs):
+                request = Request(original, client, args, kwargs)
+                if kwargs.get("stream"):
+                    return self._sending.astream(request, kwargs)
+                return await self._sending.asend(request, kwargs)
             if not self.changes_models(args[1:]):
                 return await original(client, *args, **kwargs)
             with self.changing(client):
@@ -71,6 +96,21 @@ class Answers:
         if call.question.streamed:
             return self._astream(call)
         return await self._aanswer(call)
+
+    def _computes(self, args: Any, kwargs: Any) -> bool:
+        """Whether a call that isn't cached may be repeated, and is to be if it fails."""
+        try:
+            return (
+                self._sending.active
+                and _switch.enabled()
+                and len(args) == 3
+                and args[2] in VERBS
+                and kwargs.get("json") is not None
+                and not being_asked(kwargs["json"])
+            )
+        except Exception as error:
+            self._note("reading a request", error)
+            return False
 
     def changes_models(self, args: Any) -> bool:
         """Whether a request (its method and path first) may change what is behind a name."""
@@ -118,11 +158,32 @@ class Answers:
             server = None if question is None else server_of(client)
             if question is None or server is None:
                 return None
-            cache = self._cache()
-            return Call(original, client, args, kwargs, question, server, cache, share=self._share)
+            request = Request(original, client, args, kwargs)
+            call = Call(request, question, server, self._cache(), self._rules)
+            return call if self._kept_as_said(call) else None
         except Exception as error:
             self._note("reading a request", error)
             return None
+
+    def _kept_as_said(self, call: Call) -> bool:
+        """Whether an answer is to be kept; says so once if that freezes what would vary."""
+        decision = call.decision
+        if not decision.stored:
+            call.cache.metrics.cache(decision.type).local.cell.refused += 1
+            return False
+        if decision.sampled and decision.unseeded is None and decision.variants == 1:
+            self._say_once(call.question.model)
+        return True
+
+    def _say_once(self, model: str) -> None:
+        if not _said:
+            _said.append(model)
+            logger.warning(
+                "ollama: %s is asked without a seed, and would answer differently each time; its "
+                "first answer is kept. Set a seed or temperature 0, or say with enable(policies=…) "
+                "or [ollama.policies] what to do: see the manual on calls that sample",
+                model,
+            )
 
     def _note(self, what: str, error: Exception) -> None:
         if what not in self._failed:
@@ -132,7 +193,7 @@ class Answers:
     def _answer(self, call: Call) -> Any:
         try:
             model = call.model()
-            if model is Unsure.ASK:
+            if call.lists_first(model):
                 model = call.listing()
             if isinstance(model, Model):
                 return self._known(call, model)
@@ -147,7 +208,7 @@ class Answers:
     async def _aanswer(self, call: Call) -> Any:
         try:
             model = call.model()
-            if model is Unsure.ASK:
+            if call.lists_first(model):
                 model = await call.alisting()
             if isinstance(model, Model):
                 return await self._aknown(call, model)
@@ -183,8 +244,13 @@ class Answers:
         """Ask the server for what is missing, unless another has asked for it meanwhile."""
         answer = None
         if batch.look_again():
-            with batch.timed():
-                answer = batch.call.run(batch.request())
+            try:
+                with batch.timed():
+                    answer = batch.call.run(batch.request())
+            except Exception as error:
+                if not batch.rescue(error):
+                    raise
+                return batch.answer()
             if not batch.take(answer):
                 return answer if batch.whole else batch.call.run()
         return answer if answer is not None and batch.whole else batch.answer()
@@ -192,8 +258,13 @@ class Answers:
     async def _afetch(self, batch: Batch) -> Any:
         answer = None
         if batch.look_again():
-            with batch.timed():
-                answer = await batch.call.arun(batch.request())
+            try:
+                with batch.timed():
+                    answer = await batch.call.arun(batch.request())
+            except Exception as error:
+                if not batch.rescue(error):
+                    raise
+                return batch.answer()
             if not batch.take(answer):
                 return answer if batch.whole else await batch.call.arun()
         return answer if answer is not None and batch.whole else batch.answer()
@@ -250,7 +321,7 @@ class Answers:
     def _stream(self, call: Call) -> Generator[Any, None, None]:
         try:
             model = call.model()
-            if model is Unsure.ASK:
+            if call.lists_first(model):
                 model = call.listing()
             if isinstance(model, Model):
                 job: Job | None = call.job(model, call.parts, call.key(model))
@@ -267,7 +338,7 @@ class Answers:
     async def _astream(self, call: Call) -> AsyncGenerator[Any, None]:
         try:
             model = call.model()
-            if model is Unsure.ASK:
+            if call.lists_first(model):
                 model = await call.alisting()
             if isinstance(model, Model):
                 job: Job | None = call.job(model, call.aparts, call.key(model))

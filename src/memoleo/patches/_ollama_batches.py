@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from memoleo import _switch
+from memoleo._events import logger
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.patches._ollama_call import Call
@@ -73,8 +74,11 @@ class Batch:
     def request(self) -> dict[str, Any]:
         """Return the keywords of the call that asks for what is missing."""
         if self.whole:
-            return dict(self.call.kwargs)
-        return {**self.call.kwargs, "json": {**self.call.kwargs["json"], "input": self._asked}}
+            return dict(self.call.request.kwargs)
+        return {
+            **self.call.request.kwargs,
+            "json": {**self.call.request.kwargs["json"], "input": self._asked},
+        }
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -95,7 +99,7 @@ class Batch:
         """
         texts = list(self.texts) if took is not None else self._asked
         call = self.call
-        codec = AnswerCodec(call.answer, call.question.asked, call.sent_for)
+        codec = AnswerCodec(call.answer, call.question.asked, call.request.sent_for)
         stored = codec.stored(answer)
         rows = split_batch(stored.parts[0], texts)
         if rows is None:
@@ -105,6 +109,30 @@ class Batch:
             single = Stored([row], streamed=False, asked=stored.asked, kept_by=stored.kept_by)
             self.call.cache.calls.keep(self._job(text), Returned(single, took))
             self._found[text] = single
+        return True
+
+    def rescue(self, error: Exception) -> bool:
+        """Take what is past its TTL for what the server failed to answer; whether that is all.
+
+        Parameters
+        ----------
+        error
+            what it failed with
+        """
+        window = self.call.decision.stale_if_error
+        found: dict[str, Stored] = {}
+        for text in self._asked if window else ():
+            job = self._job(text)
+            entry = self.call.cache.calls.peek(job)
+            if entry is None or not 0 <= entry.age < job.freshness.ttl + window:
+                return False
+            found[text] = entry.value
+        if not found:
+            return False
+        self._found.update(found)
+        counters = self.call.cache.metrics.cache(self.call.decision.type)
+        counters.local.cell.stale_if_error += len(found)
+        logger.warning("%s failed (%r); served stale vectors", self.call.question.model, error)
         return True
 
     def answer(self) -> Any:

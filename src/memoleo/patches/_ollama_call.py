@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -15,40 +13,17 @@ from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
 from memoleo.patches._ollama_described import describe
 from memoleo.patches._ollama_models import REMOTE_TTL, TIMEOUT, Model, Unsure, models, tags
-from memoleo.patches._ollama_parts import Part
 from memoleo.patches._ollama_request import Question
+from memoleo.patches._ollama_rules import Rules
+from memoleo.patches._ollama_sending import Request
 from memoleo.patches._ollama_server import Server
 
-__all__ = ["BELOW", "Call", "being_asked", "notes"]
+__all__ = ["UNSEEDED", "Call"]
+
+UNSEEDED = "ollama:unseeded"
+"""The tag of answers that would be others next time."""
 
 _LISTING = ("GET", "/api/tags")
-
-_asking: ContextVar[Any] = ContextVar("memoleo_ollama_asking", default=None)
-"""The body of the request that this context is passing on, so that it is answered only once."""
-
-
-def being_asked(body: Any) -> bool:
-    """Whether the current context is passing on the request with this very body."""
-    return _asking.get() is body
-
-
-BELOW = "__memoleo_below__"
-"""An attribute of functions of ours that stand in for another: themselves, and what it is now."""
-
-
-def notes(original: Any) -> bool:
-    """Whether something else may be given to a method in place of the class of its answers.
-
-    That is so for the client's own code, which only calls it. Somebody else's patch may look at
-    it.
-    """
-    while True:
-        own, below = getattr(original, BELOW, (None, None))
-        if own is not original or below is None:
-            break
-        original = below()
-    module = sys.modules.get("ollama._client")
-    return module is not None and getattr(original, "__globals__", None) is vars(module)
 
 
 class Call:
@@ -56,52 +31,41 @@ class Call:
 
     Parameters
     ----------
-    original
-        the method that is stood in for; it takes the client first
-    client, args, kwargs
-        what it was called with
+    request
+        the call as it came in
     question, server
         what is asked, and whom
     cache
         where answers are kept
-    share
-        whether servers share answers of models with the same digest
+    rules
+        how they are kept, and how requests get to the server
     """
 
     __slots__ = (
-        "answered", "args", "cache", "client", "error", "kwargs", "learned", "original", "question",
-        "sent", "server", "share",
+        "answered", "cache", "decision", "learned", "question", "request", "rules", "server",
     )  # fmt: skip
 
     def __init__(
-        self,
-        original: Any,
-        client: Any,
-        args: Any,
-        kwargs: Any,
-        question: Question,
-        server: Server,
-        cache: Cache,
-        *,
-        share: bool,
+        self, request: Request, question: Question, server: Server, cache: Cache, rules: Rules
     ) -> None:
-        self.original = original
-        self.client = client
-        self.args = args
-        self.kwargs = kwargs
+        self.request = request
         self.question = question
         self.server = server
         self.cache = cache
-        self.share = share
+        self.rules = rules
+        self.decision = rules.policies.decide(question.verb.path, request.kwargs["json"])
         self.answered: Any = None
-        self.error: BaseException | None = None
         self.learned: Model | None = None
-        self.sent: tuple[Any, Part] | None = None
 
     @property
     def answer(self) -> Any:
         """The class of the answer, or of the parts of a streamed one."""
-        return self.args[0]
+        return self.request.args[0]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the server's answer failed with."""
+        return self.request.error
 
     def key(self, model: Model, inputs: Sequence[str] | None = None) -> bytes:
         """Return the key of the answer; `inputs` are texts to embed instead of the call's."""
@@ -110,7 +74,7 @@ class Call:
     def place(self, model: Model) -> bytes:
         """Return who answers, as far as it counts."""
         server = self.server
-        return server.anywhere if self.share and model.digest else server.here
+        return server.anywhere if self.rules.share and model.digest else server.here
 
     def job(
         self,
@@ -122,21 +86,23 @@ class Call:
         inputs: Sequence[str] | None = None,
     ) -> Job:
         """Return what the cache is asked; see `Job`."""
-        question, cache = self.question, self.cache
-        ttl = None
+        question, calls, decision = self.question, self.cache.calls, self.decision
+        ttl = decision.ttl
         if model.remote:
-            ttl = min(cache.calls.ttl_for(question.verb.type), REMOTE_TTL)
+            ttl = min(calls.ttl_for(decision.type) if ttl is None else ttl, REMOTE_TTL)
         policy = Policy(
-            type=question.verb.type,
+            type=decision.type,
             ttl=ttl,
+            stale_if_error=decision.stale_if_error,
+            variants=decision.variants,
             cache_if=complete,
             label=question.model,
             tokens=tokens,
         )
         if codec is None:
             kind = PartsCodec if question.streamed else AnswerCodec
-            codec = kind(self.answer, question.asked, self.sent_for)
-        return cache.calls.job(
+            codec = kind(self.answer, question.asked, self.request.sent_for)
+        return calls.job(
             key,
             policy,
             compute,
@@ -154,7 +120,8 @@ class Call:
 
     def _tags(self, model: Model, answer: Any) -> tuple[str, ...]:
         known = model if self.learned is None else self.learned
-        return tags(self.server, self.question.model, known.digest)
+        found = tags(self.server, self.question.model, known.digest)
+        return (*found, UNSEEDED) if self.decision.sampled else found
 
     # The model.
 
@@ -162,13 +129,18 @@ class Call:
         """Return the model, as far as it is known without asking."""
         return models.find(self.server, self.question.model, self.cache)
 
+    def lists_first(self, model: Model | Unsure | None) -> bool:
+        """Whether the server is asked for its models before it is asked the question."""
+        # The first of several answers has its place only under the key.
+        return model is Unsure.ASK or (model is Unsure.UNKNOWN and self.decision.variants > 1)
+
     def listing(self) -> Model | Unsure | None:
         """Ask the server for its models, and return the model."""
         changes = models.changes(self.server)
         try:
             models.listed(
                 self.server,
-                self.original(self.client, dict, *_LISTING, timeout=TIMEOUT),
+                self._list(),
                 changes,
             )
         except Exception as error:
@@ -181,12 +153,16 @@ class Call:
         try:
             models.listed(
                 self.server,
-                await self.original(self.client, dict, *_LISTING, timeout=TIMEOUT),
+                await self._list(),
                 changes,
             )
         except Exception as error:
             return models.failed(self.server, self.question.model, error)
         return self.model()
+
+    def _list(self) -> Any:
+        request = self.request
+        return request.original(request.client, dict, *_LISTING, timeout=TIMEOUT)
 
     def learn(self, model: Model | Unsure | None) -> None:
         """Remember what the model turned out to be."""
@@ -195,50 +171,19 @@ class Call:
 
     # The server.
 
-    def sent_for(self, answer: Any) -> Part | None:
-        """Return what the server sent for the answer that came last."""
-        sent = self.sent
-        return sent[1] if sent is not None and sent[0] is answer else None
-
-    def _arguments(self) -> tuple[Any, ...]:
-        """Return what the call is made with: the client's classes, made to note what they get."""
-        if not notes(self.original):
-            return tuple(self.args)
-        made = self.answer
-
-        def noting(**fields: Any) -> Any:
-            answer = made(**fields)
-            self.sent = (answer, fields)
-            return answer
-
-        return (noting, *self.args[1:])
-
     def run(self, kwargs: Any = None) -> Any:
         """Make the call, or the same one with other keywords."""
-        own = self.kwargs if kwargs is None else kwargs
-        token = _asking.set(own["json"])
-        try:
-            answer = self.original(self.client, *self._arguments(), **own)
-        except BaseException as error:
-            self.error = error
-            raise
-        finally:
-            _asking.reset(token)
+        request = self.request
+        answer = self.rules.sending.send(request, request.kwargs if kwargs is None else kwargs)
         if kwargs is None:
             self.answered = answer
         return answer
 
     async def arun(self, kwargs: Any = None) -> Any:
         """Do what `run` does."""
-        own = self.kwargs if kwargs is None else kwargs
-        token = _asking.set(own["json"])
-        try:
-            answer = await self.original(self.client, *self._arguments(), **own)
-        except BaseException as error:
-            self.error = error
-            raise
-        finally:
-            _asking.reset(token)
+        request = self.request
+        own = request.kwargs if kwargs is None else kwargs
+        answer = await self.rules.sending.asend(request, own)
         if kwargs is None:
             self.answered = answer
         return answer
@@ -249,28 +194,22 @@ class Call:
         With `learn` the model is learned before the last part is handed on: a consumer that
         leaves with it never comes back.
         """
-        source = self.run()
+        source = self.rules.sending.stream(self.request, self.request.kwargs)
         try:
             for part in source:
                 if learn and complete(part):
                     self.learn(self.listing())
                 yield part
-        except Exception as error:
-            self.error = error
-            raise
         finally:
             source.close()
 
     async def aparts(self, *, learn: bool = False) -> AsyncGenerator[Any, None]:
         """Do what `parts` does."""
-        source = await self.arun()
+        source = self.rules.sending.astream(self.request, self.request.kwargs)
         try:
             async for part in source:
                 if learn and complete(part):
                     self.learn(await self.alisting())
                 yield part
-        except Exception as error:
-            self.error = error
-            raise
         finally:
             await source.aclose()

@@ -18,9 +18,10 @@ from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._reader import Missed
 from memoleo._store import Job
-from memoleo.patches._ollama_call import Call, being_asked
+from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_models import Model, models
 from memoleo.patches._ollama_request import content_of
+from memoleo.patches._ollama_sending import being_asked
 from memoleo.patches._ollama_server import server_of
 
 __all__ = ["ABSENT", "Hits"]
@@ -110,13 +111,13 @@ class Hits:
     def learn(self, call: Call, model: Model, job: Job) -> None:
         """Remember what further calls have in common with this one."""
         question = call.question
-        if question.streamed or question.inputs is not None:
+        if question.streamed or question.inputs is not None or call.rules.policies.looks_inside:
             return
         fresh = call.cache.calls.reader(job)
         if fresh is not None:
             if len(self._lanes) >= _MOST:
                 self._lanes = {}
             prefix = question.prefix(call.place(model), model.digest)
-            self._lanes[call.server.here, call.args, question.asked] = _Lane(
+            self._lanes[call.server.here, call.request.args, question.asked] = _Lane(
                 call, model, prefix, fresh
             )

@@ -21,8 +21,9 @@ from memoleo._patch import Patch
 from memoleo.config import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
-from memoleo.patches._ollama_call import BELOW
 from memoleo.patches._ollama_hits import ABSENT
+from memoleo.patches._ollama_rules import OPTIONS, make_rules
+from memoleo.patches._ollama_sending import BELOW
 
 __all__ = ["OllamaPackage", "is_client", "wrapped_client"]
 
@@ -35,7 +36,7 @@ class OllamaPackage:
     """The classes of the ollama package, patched while somebody wants it; see `Package`."""
 
     name = "ollama"
-    options = frozenset({"share_by_digest"})
+    options = OPTIONS
 
     def __init__(self) -> None:
         self.current: Answers | None = None
@@ -51,7 +52,7 @@ class OllamaPackage:
         self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
     ) -> Answers:
         """See `Package.answers`."""
-        return Answers(cache, share_by_digest=options["share_by_digest"])
+        return Answers(cache, make_rules(options, settings))
 
     def turn(self, stack: Sequence[Answers]) -> None:
         """See `Package.turn`."""
@@ -115,6 +116,8 @@ def _request(original: Any, current: Current, *, is_async: bool) -> Callable[...
             answers = current()
             if answers is None:
                 return await original(self, *args, **kwargs)
+            if answers.fills:
+                kwargs = answers.filled(self, args, kwargs)
             found = answers.hits.find(self, args, kwargs)
             if found is not ABSENT:
                 return found
@@ -127,6 +130,8 @@ def _request(original: Any, current: Current, *, is_async: bool) -> Callable[...
         answers = current()
         if answers is None:
             return original(self, *args, **kwargs)
+        if answers.fills:
+            kwargs = answers.filled(self, args, kwargs)
         found = answers.hits.find(self, args, kwargs)
         if found is not ABSENT:
             return found
