@@ -116,7 +116,7 @@ class Call:
     def _described(self, model: Model, inputs: Sequence[str] | None) -> Description:
         known = model if self.learned is None else self.learned
         place = self.place(known)
-        return describe(self.question, place, known.digest, self.kwargs["json"], inputs)
+        return describe(self.question, place, known.digest, self.request.kwargs["json"], inputs)
 
     def _tags(self, model: Model, answer: Any) -> tuple[str, ...]:
         known = model if self.learned is None else self.learned
