@@ -1,4 +1,6 @@
-"""A real browser for tests, driven over the Chrome DevTools Protocol.
+"""A real browser for tests, and a dashboard for it to look at.
+
+The browser is driven over the Chrome DevTools Protocol:
 
 https://chromedevtools.github.io/devtools-protocol/
 """
@@ -7,8 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,3 +169,32 @@ def _tab(port: str) -> str:
                     return str(page["webSocketDebuggerUrl"])
     finally:
         connection.close()
+
+
+@contextmanager
+def serving(*options: str, **environ: str) -> Iterator[str]:
+    """Run `memoleo serve`, yield the address that it says, and end it by Ctrl-C."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "memoleo", "serve", "--json", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )
+    assert child.stdout is not None
+    said = ""
+    try:
+        for line in child.stdout:
+            said += line
+            if line.startswith("}"):
+                break
+        assert said, child.communicate()[1]
+        yield json.loads(said)["url"]
+    finally:
+        if os.name == "posix":
+            child.send_signal(signal.SIGINT)
+        else:
+            child.terminate()
+        _, err = child.communicate(timeout=60)
+        if os.name == "posix":
+            assert (child.returncode, err) == (0, ""), err

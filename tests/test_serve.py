@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
 import pytest
+from chromium import serving
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_open_metrics,
@@ -291,39 +289,10 @@ def test_numbers_that_json_lacks(cache: Cache) -> None:
 # -- the command --------------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(*options: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `memoleo serve`, yield the address that it says, and end it by Ctrl-C."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "memoleo", "serve", "--json", "--port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environ},
-    )
-    assert child.stdout is not None
-    said = ""
-    try:
-        for line in child.stdout:
-            said += line
-            if line.startswith("}"):
-                break
-        assert said, child.communicate()[1]
-        yield json.loads(said)["url"], child
-    finally:
-        if os.name == "posix":
-            child.send_signal(signal.SIGINT)
-        else:
-            child.terminate()
-        _, err = child.communicate(timeout=60)
-        if os.name == "posix":
-            assert (child.returncode, err) == (0, "")
-
-
 def test_serve(cache: Cache, tmp_path: Path) -> None:
     """The command serves a cache that another process fills, to this machine only."""
     url = f"sqlite:///{(tmp_path / 'cache.db').as_posix()}"
-    with serving("--cache", url) as (address, _), httpx.Client(trust_env=False) as client:
+    with serving("--cache", url) as address, httpx.Client(trust_env=False) as client:
         assert address.startswith("http://127.0.0.1:")
         assert client.get(f"{address}data.json").json()["store"]["entries"] == 3
         port = address.rpartition(":")[2].strip("/")
@@ -335,7 +304,7 @@ def test_serve_elsewhere_needs_a_token(cache: Cache, tmp_path: Path) -> None:
     """Bound to more than this machine, a token is made, and nothing is told without it."""
     url = f"sqlite:///{(tmp_path / 'cache.db').as_posix()}"
     with (
-        serving("--cache", url, "--host", "0.0.0.0") as (address, _),
+        serving("--cache", url, "--host", "0.0.0.0") as address,
         httpx.Client(trust_env=False) as client,
     ):
         page, token = address.split("?token=")
@@ -344,7 +313,7 @@ def test_serve_elsewhere_needs_a_token(cache: Cache, tmp_path: Path) -> None:
         assert client.get(address, follow_redirects=True).status_code == 200
         assert client.get(f"{page}data.json").status_code == 200
     environ = {"MEMOLEO_SERVE_TOKEN": TOKEN}
-    with serving("--cache", url, "--host", "0.0.0.0", **environ) as (address, _):
+    with serving("--cache", url, "--host", "0.0.0.0", **environ) as address:
         assert address.endswith(f"?token={TOKEN}")
 
 
@@ -352,7 +321,7 @@ def test_serve_before_the_first_result(tmp_path: Path) -> None:
     """The default cache may come later: the dashboard is empty, and then shows it."""
     url = f"sqlite:///{(tmp_path / 'later.db').as_posix()}"
     with (
-        serving(MEMOLEO_CACHE=url) as (address, _),
+        serving(MEMOLEO_CACHE=url) as address,
         httpx.Client(trust_env=False) as client,
     ):
         assert client.get(f"{address}data.json").json()["store"]["entries"] == 0

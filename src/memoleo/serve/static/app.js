@@ -16,12 +16,14 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 const count = (n) => (n >= 1e6 ? short.format(n) : whole.format(Math.round(n)));
 const percent = (n) => (n === 100 || n === 0 ? `${n} %` : `${Math.min(n, 99.9).toFixed(1)} %`);
 
+const digits = (n) => Number(n.toPrecision(n < 10 ? 2 : 3));
+
 function duration(ms) {
   if (!ms) return "0";
-  if (ms < 0.1) return `${(ms * 1000).toPrecision(2)} µs`;
-  if (ms < 1000) return `${ms < 10 ? ms.toPrecision(2) : Math.round(ms)} ms`;
+  if (ms < 0.1) return `${digits(ms * 1000)} µs`;
+  if (ms < 1000) return `${digits(ms)} ms`;
   const s = ms / 1000;
-  if (s < 60) return `${s.toPrecision(s < 10 ? 2 : 3)} s`;
+  if (s < 60) return `${digits(s)} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
@@ -71,7 +73,7 @@ function isDark() {
 const charts = {};
 
 /** Draw lines (or bars): each of `lines` has a name, values, and the name of its colour. */
-function draw(id, times, lines, { bars = false, format, range, empty }) {
+function draw(id, times, lines, { bars = false, log = false, format, range, empty }) {
   const place = $(id);
   const shape = JSON.stringify([lines.map((l) => [l.name, l.colour]), isDark(), bars]);
   const known = charts[id];
@@ -90,12 +92,12 @@ function draw(id, times, lines, { bars = false, format, range, empty }) {
   } else {
     if (known) known.plot.destroy();
     place.replaceChildren();
-    charts[id] = { shape, lines, format, plot: plot(id, data, lines, { bars, format, range }) };
+    charts[id] = { shape, lines, format, plot: plot(id, data, lines, { bars, log, format, range }) };
   }
   legend(id);
 }
 
-function plot(id, data, lines, { bars, format, range }) {
+function plot(id, data, lines, { bars, log, format, range }) {
   const place = $(id);
   const quiet = colour("quiet"), line = colour("line");
   const axis = {
@@ -109,11 +111,11 @@ function plot(id, data, lines, { bars, format, range }) {
     legend: { show: false },
     padding: [8, 6, 0, 0],
     cursor: { y: false, drag: { x: false }, points: { show: !bars, size: 7 } },
-    scales: { x: { time: true, range: (_, first, last) => around(data[0], first, last, bars) }, y: { range } },
+    scales: { x: { time: true, range: (_, first, last) => around(data[0], first, last, bars) }, y: { range, distr: log ? 3 : 1 } },
     hooks: { setCursor: [() => legend(id)] },
     axes: [
       { ...axis, grid: { show: false }, space: 70, size: 26, values: clock },
-      { ...axis, size: 54, space: bars ? 26 : 36, values: (_, values) => values.map(format) },
+      { ...axis, splits: log ? decades : undefined, size: 54, space: bars ? 26 : 36, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) },
     ],
     series: [
       {},
@@ -130,6 +132,16 @@ function plot(id, data, lines, { bars, format, range }) {
 function around(times, first, last, bars) {
   const half = bars && times.length > 1 ? (times[1] - times[0]) / 2 : 0;
   return [first - half, last + half];
+}
+
+/** A logarithmic scale has no zero. */
+const above = (ms) => (ms === null ? null : Math.max(ms, 0.001));
+
+function decades(_plot, _axis, low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+    found.push(Number(`1e${power}`));
+  return found;
 }
 
 const lonely = (values) => values.filter((value) => value !== null).length < 3;
@@ -263,9 +275,9 @@ function drawAll(data) {
   choice.hidden = names.length < 2;
   const series = operations[operation] || {};
   draw("latency", times, [["p99", "series-4"], ["p95", "series-3"], ["p50", "series-5"]].map(([name, tint]) => ({
-    name, colour: tint, values: series[`${name}_ms`] || times.map(() => null),
+    name, colour: tint, values: (series[`${name}_ms`] || times.map(() => null)).map(above),
   })), {
-    format: duration, range: (_, _low, high) => [0, (high || 1) * 1.1],
+    log: true, format: duration, range: (_, low, high) => uPlot.rangeLog(low, high, 10, true),
     empty: "No operation was timed: put @timed on a function.",
   });
 }
