@@ -365,6 +365,13 @@ def test_nothing_is_imported_before_it_is_needed(folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_module_that_only_has_the_name_of_a_package(folder: Path) -> None:
+    """A program's own `ollama.py` can't be patched, and works as it does in plain Python."""
+    write(folder / "ollama.py", "def chat():\n    return 'mine'")
+    write(folder / "script.py", "import ollama; print(ollama.chat())")
+    assert run("script.py").stdout == "mine\n"
+
+
 def test_threads_that_import_at_once_are_all_covered(folder: Path, server: ScriptedOllama) -> None:
     """Eight threads whose first act is the import: one call."""
     write(

@@ -11,13 +11,21 @@ from typing import Any
 
 from memoleo._events import logger
 
-__all__ = ["awaited", "forget_import", "initializing", "on_import", "when_imported"]
+__all__ = [
+    "awaited",
+    "forget_import",
+    "initializing",
+    "on_import",
+    "spare_imports",
+    "when_imported",
+]
 
 Act = Callable[[ModuleType], None]
 
 _lock = threading.RLock()
 _awaited: dict[str, list[Act]] = {}
 _busy = threading.local()
+_failing = True
 
 
 def on_import(last: str, act: Act) -> None:
@@ -95,6 +103,12 @@ def awaited() -> list[str]:
         return sorted(_awaited)
 
 
+def spare_imports() -> None:
+    """Let no import fail from now on because of what can't be patched: nobody has asked for it."""
+    global _failing
+    _failing = False
+
+
 def initializing(module: ModuleType) -> bool:
     """Whether a module's own code is still running."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
@@ -167,10 +181,13 @@ def _imported(module: ModuleType) -> None:
     for act in acts:
         try:
             act(module)
-        except ConfigError:
-            raise
         except Exception as error:
-            logger.warning("patching %s failed; it stays as it is", module.__name__, exc_info=error)
+            if _failing and isinstance(error, ConfigError):
+                raise
+            known = None if isinstance(error, ConfigError) else error
+            logger.warning(
+                "patching %s failed; it stays as it is: %s", module.__name__, error, exc_info=known
+            )
 
 
 _finder: Any = _Finder()

@@ -7,6 +7,7 @@ import os
 from memoleo._default import configure
 from memoleo._enable import enable
 from memoleo._events import logger
+from memoleo._imports import spare_imports
 from memoleo._switch import OBSERVED
 from memoleo.launch._observed import Recorder
 
@@ -15,6 +16,7 @@ __all__ = ["begin"]
 
 def begin() -> None:
     """Enable what the settings name; whatever goes wrong, the program runs as if without it."""
+    spare_imports()
     try:
         folder = os.environ.get(OBSERVED)
         if folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,10 @@ class Recorder:
     def __call__(self, event: Event) -> None:
         if event.outcome not in _OUTCOMES:
             return
+        with suppress(OSError):  # whoever collects may have gone
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
         if self._process != os.getpid():
             path = os.path.join(self._folder, f"{os.getpid()}.jsonl")
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
