@@ -347,11 +347,12 @@ def test_read_while_folding():
 
         __lt__ = __gt__
 
+    recorder.record(0.5)
     recorder.record(Duration(1.0))
     recorder.record(Duration(3.0))
-    assert recorder.sketch().count == 2
     assert recorder.sketch().count == 3
-    assert seen == [None, 0]
+    assert recorder.sketch().count == 4
+    assert seen == [None, 1]
 
 
 def test_record_while_folding():

@@ -26,6 +26,7 @@ from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
 from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
+from memoleo.metrics._keeper import keeper
 from memoleo.metrics._metrics import Metrics
 
 __all__ = ["Calls"]
@@ -97,6 +98,7 @@ class Calls:
         describe: Callable[[], Description] | None = None,
     ) -> Job:
         """Return one call, ready for `call`, `acall`, `stream` or `astream`; see `Job`."""
+        keeper.wake()
         if codec is None:
             codec = policy.codec
         if codec is None:

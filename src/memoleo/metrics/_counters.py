@@ -127,7 +127,9 @@ class CacheCounters:
         # Each cell with what it held when counting began; a cell may serve a parent as well.
         self._cells: dict[Cell, tuple[float, ...]] = {}
         self._gone = [0.0] * len(FIELDS)
+        self._in_use = False
         self.local = _Local(self._new_cell)
+        self._in_use = True
         renew_after_fork(self)
 
     def child(self) -> CacheCounters:
@@ -145,7 +147,8 @@ class CacheCounters:
                 counters._collect()
                 counters._cells[cell] = _ZEROS
             counters = counters._parent
-        keeper.wake()
+        if self._in_use:
+            keeper.wake()
         return cell
 
     def _collect(self) -> None:

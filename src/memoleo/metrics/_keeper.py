@@ -22,7 +22,7 @@ from memoleo._platform import on_termination, renew_after_fork
 __all__ = ["Keeper", "Target", "keeper"]
 
 _AT_EXIT = 1.0
-"""Seconds that the end of a process waits for a flush that another thread has under way."""
+"""Seconds that the end of a process waits for others that are writing."""
 
 _STOPPING = 1.0
 _LEAST_INTERVAL = 0.05
@@ -53,7 +53,6 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._resume = False
         renew_after_fork(self)
 
     def add(self, target: Target) -> None:
@@ -61,30 +60,29 @@ class Keeper:
         with self._lock:
             if target not in self._targets:
                 self._targets.append(target)
-        self._watch_termination()
+        if not self._registered:
+            self._registered = True
+            atexit.register(self.flush, _AT_EXIT)
+            self._finalize_child()
+        self._tell_multiprocessing()
+        on_termination(self._terminated)
         if self._counting:
-            self._awake = False
             self.wake()
-
-    def collect(self) -> None:
-        """Have everything handed over that was counted in this process."""
-        for target in list(self._targets):
-            target.collect()
 
     def wake(self) -> None:
         """Say that something is being counted. Cheap, so that it can be said often."""
         if self._awake:
             return
         self._counting = True
-        if not self._targets:
-            return
-        self._awake = True
-        if not self._registered:
-            self._registered = True
-            atexit.register(self.flush, _AT_EXIT)
-        self._finalize_child()
-        self._watch_termination()
-        self._start()
+        if self._targets:
+            self._awake = True
+            on_termination(self._terminated)
+            self._start()
+
+    def collect(self) -> None:
+        """Have everything handed over that was counted in this process."""
+        for target in list(self._targets):
+            target.collect()
 
     def flush(self, patience: float = 0.0) -> None:
         """Do a round now.
@@ -92,7 +90,7 @@ class Keeper:
         Parameters
         ----------
         patience
-            seconds to wait for one that is under way
+            seconds to wait for others that are writing
         """
         for target in list(self._targets):
             try:
@@ -130,9 +128,6 @@ class Keeper:
             interval = 5.0
         return min(max(interval, _LEAST_INTERVAL), threading.TIMEOUT_MAX)
 
-    def _watch_termination(self) -> None:
-        on_termination(self._terminated)
-
     def _terminated(self) -> None:
         # In a thread of its own, since this one may have been interrupted anywhere, with locks
         # held; `threading` has such locks too.
@@ -165,7 +160,6 @@ class Keeper:
 
     def _before_fork(self) -> None:
         thread, self._thread = self._thread, None
-        self._resume = self._awake
         self._awake = False
         if thread is not None and thread is not threading.current_thread():
             self._stop.set()
@@ -175,7 +169,7 @@ class Keeper:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._thread = None
-        if self._resume:
+        if self._counting and self._targets:
             self._awake = True
             self._start()
 

@@ -59,7 +59,7 @@ class Ledger:
             return True
         return self._file is not None and bool(self._pending or self._inbox)
 
-    def take(self, operations: Totals, *, patience: float = -1) -> None:
+    def take(self, operations: Totals, *, patience: float = 1.0) -> None:
         """Take over what its caches counted, and what operations did meanwhile.
 
         Parameters
@@ -67,7 +67,7 @@ class Ledger:
         operations
             what was recorded since the last time
         patience
-            seconds to wait for another thread that has the ledger; -1 for as long as it takes
+            seconds to wait for another thread that has the ledger
         """
         now = time.time()
         if operations:
@@ -86,15 +86,21 @@ class Ledger:
         finally:
             self._lock.release()
 
-    def write(self, *, patience: float = -1) -> None:
-        """Write down what was taken over; what can't be written is kept for the next time."""
+    def write(self, *, patience: float = 1.0) -> None:
+        """Write down what was taken over; what can't be written is kept for the next time.
+
+        Parameters
+        ----------
+        patience
+            seconds to wait for others that are writing
+        """
         if self._file is None or not self._pending or not self._may_write():
             return
         if self._spell.skips() or not self._lock.acquire(timeout=patience):
             return
         started = time.monotonic()
         try:
-            self._file.add(self._pending, time.time())
+            self._file.add(self._pending, time.time(), patience)
             self._pending = {}
             self._spell.worked()
         except BusyLedger as error:

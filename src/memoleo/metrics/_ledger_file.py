@@ -48,7 +48,7 @@ class LedgerFile:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def add(self, minutes: dict[Place, Totals], now: float) -> None:
+    def add(self, minutes: dict[Place, Totals], now: float, patience: float = 0.0) -> None:
         """Add what happened, whole or not at all, and roll up what is old.
 
         Parameters
@@ -57,6 +57,8 @@ class LedgerFile:
             what happened in which stretches of time
         now
             the time in seconds since the epoch
+        patience
+            seconds to wait for another process that is writing, a quarter at least
 
         Raises
         ------
@@ -72,7 +74,7 @@ class LedgerFile:
                     _add(connection, place, kind, name, block)
             _roll(connection, now)
 
-        self._run(write, create=True)
+        self._run(write, create=True, patience=patience)
 
     def read(self, since: float, until: float) -> list[tuple[Place, Totals]]:
         """Return what happened in stretches of time that begin in ``[since, until)``.
@@ -87,6 +89,8 @@ class LedgerFile:
 
         def find(connection: sqlite3.Connection) -> list[tuple[Place, Totals]]:
             found: dict[Place, Totals] = {}
+            if read_format(connection, self.path) != FORMAT:
+                return []  # it is just being made
             for span, start, kind, name, block in connection.execute(
                 "SELECT span, start, kind, name, block FROM totals "
                 "WHERE start + span > ? AND start < ? ORDER BY start, span DESC",
@@ -110,7 +114,7 @@ class LedgerFile:
         if os.path.exists(self.path):
             self._run(lambda connection: connection.execute("DELETE FROM totals"), create=True)
 
-    def _run(self, operation: Callable[[Any], T], *, create: bool) -> T:
+    def _run(self, operation: Callable[[Any], T], *, create: bool, patience: float = 0.0) -> T:
         import sqlite3
 
         for attempt in (1, 2):
@@ -120,7 +124,7 @@ class LedgerFile:
                     self._create()
                 status = os.stat(self.path)
                 identity = (status.st_dev, status.st_ino)
-                with self._open(writing=create) as connection:
+                with self._open(max(patience, _PATIENCE), writing=create) as connection:
                     return operation(connection)
             except OSError as error:
                 raise BackendError(
@@ -157,10 +161,11 @@ class LedgerFile:
         )
 
     @contextlib.contextmanager
-    def _open(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
-        connection = self._connect(writing=writing)
+    def _open(self, patience: float, *, writing: bool) -> Iterator[sqlite3.Connection]:
+        connection = self._connect(patience, writing=writing)
         try:
             if writing:
+                read_format(connection, self.path)  # not ours: not even its journal is touched
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}").fetchone()
                 if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -169,8 +174,6 @@ class LedgerFile:
                 prepare(connection, self.path)
             else:
                 connection.execute("BEGIN")
-                if read_format(connection, self.path) != FORMAT:
-                    return
             yield connection
             connection.execute("COMMIT")
         except BaseException:
@@ -181,7 +184,7 @@ class LedgerFile:
         finally:
             connection.close()
 
-    def _connect(self, *, writing: bool) -> sqlite3.Connection:
+    def _connect(self, patience: float, *, writing: bool) -> sqlite3.Connection:
         import sqlite3
 
         failure: sqlite3.Error | None = None
@@ -191,7 +194,7 @@ class LedgerFile:
             connection = sqlite3.connect(
                 f"{Path(self.path).as_uri()}?{mode}",
                 uri=True,
-                timeout=_PATIENCE,
+                timeout=patience,
                 isolation_level=None,
                 check_same_thread=False,
             )

@@ -163,7 +163,7 @@ class Metrics:
         keeper.add(self)
         return tally, ledger
 
-    def flush(self, patience: float = -1) -> bool:
+    def flush(self, patience: float = 1.0) -> bool:
         """Write down what was counted since the last time; whether more may come.
 
         Nothing needs to call it: it happens every few seconds, and when the process ends.
@@ -171,7 +171,7 @@ class Metrics:
         Parameters
         ----------
         patience
-            seconds to wait for another thread that does it; -1 for as long as it takes
+            seconds to wait for others that are writing; with 0 it is left for the next time
         """
         if not self._lock.acquire(timeout=patience):
             return True
@@ -187,8 +187,11 @@ class Metrics:
 
     def collect(self) -> None:
         """Hand over what was counted since the last time to what keeps it, without writing."""
-        with self._lock:
-            self._collect(-1)
+        if self._lock.acquire(timeout=1.0):
+            try:
+                self._collect(1.0)
+            finally:
+                self._lock.release()
 
     def _collect(self, patience: float) -> None:
         if not self._ledgers and self is _default and not self._has_caches:
@@ -266,6 +269,11 @@ class Metrics:
             operation.reset()
         for counters in list(self._types.values()):
             counters.reset()
+
+    def _after_fork_in_parent(self) -> None:
+        for operation in list(self._operations.values()):
+            operation.succeeded.wake_again()
+            operation.failed.wake_again()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

@@ -23,7 +23,7 @@ class Recorder:
     nothing for who reads them here, and neither does `reset` for who keeps them.
     """
 
-    __slots__ = ("_busy", "_lock", "_new", "_owed", "_pending", "_taken")
+    __slots__ = ("_batch", "_busy", "_lock", "_new", "_owed", "_pending", "_taken")
 
     def __init__(self) -> None:
         # A signal handler may record, or read, while its own thread is folding: the lock is
@@ -31,6 +31,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._busy = False
         self._pending: list[float] = []
+        self._batch = 1
         self._new = Sketch()
         self._taken = Sketch()
         self._owed: Sketch | None = None
@@ -39,11 +40,12 @@ class Recorder:
         """Count a value."""
         pending = self._pending
         pending.append(value)
-        if len(pending) >= _BATCH and self._lock.acquire(blocking=False):
+        if len(pending) >= self._batch and self._lock.acquire(blocking=False):
             try:
                 self._fold()
             finally:
                 self._lock.release()
+            self._batch = _BATCH
             keeper.wake()
 
     def _fold(self) -> None:
@@ -99,7 +101,12 @@ class Recorder:
                 self._owed = self._new
             self._new, self._taken = Sketch(), Sketch()
 
+    def wake_again(self) -> None:
+        """Say with the next value that something is being counted."""
+        self._batch = 1
+
     def _after_fork(self) -> None:
+        self._batch = 1
         self._lock = threading.RLock()
         self._busy = False
         self._pending.clear()
