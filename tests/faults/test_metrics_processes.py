@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from memoleo.metrics import read_metrics
+from memoleo.metrics._ledger_file import LedgerFile
 
 PROCESSES, THREADS, CALLS = 4, 4, 400
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
@@ -363,6 +364,32 @@ def test_pools_of_processes(tmp_path, method):
     found = read(tmp_path)["stats"]
     assert found["work"]["count"] == 40
     assert found["cache"]["squares"]["lookups"] == 40
+
+
+def test_many_begin_at_once(tmp_path):
+    """Processes that make the file at the same moment neither lose a count nor refuse it."""
+    code = """
+from memoleo.metrics._ledger_file import LedgerFile
+from memoleo.metrics._spans import minute_of
+from memoleo.metrics._totals import Totals
+totals = Totals()
+totals.types["songs"] = {"hits": 1}
+say("ready")
+sys.stdin.readline()
+for round in range(10):
+    LedgerFile(f"{folder}/{round}.metrics").add({minute_of(time.time()): totals}, time.time(), 20.0)
+"""
+    workers = [start(tmp_path, code) for _ in range(6)]
+    for worker in workers:
+        heard(worker, "ready")
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    assert [ended(worker) for worker in workers] == [0] * 6
+    for turn in range(10):
+        parts = LedgerFile(f"{tmp_path}/{turn}.metrics").read(float("-inf"), float("inf"))
+        assert sum(totals.types["songs"]["hits"] for _, totals in parts) == 6
 
 
 def test_a_program_that_only_times(tmp_path):

@@ -21,7 +21,7 @@ from memoleo._platform import on_termination, renew_after_fork
 
 __all__ = ["Keeper", "Target", "keeper"]
 
-_AT_EXIT = 1.0
+_AT_EXIT = 2.0
 """Seconds that the end of a process waits for others that are writing."""
 
 _STOPPING = 1.0
@@ -142,7 +142,7 @@ class Keeper:
 
         with contextlib.suppress(RuntimeError):
             _thread.start_new_thread(last_round, ())
-            done.acquire(timeout=2 * _AT_EXIT)
+            done.acquire(timeout=1.5 * _AT_EXIT)
 
     def _finalize_child(self) -> None:
         """Flush at the end of a child of `multiprocessing`, which ends without `atexit`."""

@@ -96,7 +96,9 @@ class Ledger:
         """
         if self._file is None or not self._pending or not self._may_write():
             return
-        if self._spell.skips() or not self._lock.acquire(timeout=patience):
+        if self._spell.skips() and not patience:
+            return
+        if not self._lock.acquire(timeout=patience):
             return
         started = time.monotonic()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ __all__ = ["BusyLedger", "LedgerFile"]
 T = TypeVar("T")
 
 _PATIENCE = 0.25
+_POLL = 0.005
 _ROLLED_AT_ONCE = 2_000
 _WAL_KEPT = 1024**2
 _SEPARATOR = "\x1f"
@@ -117,14 +119,17 @@ class LedgerFile:
     def _run(self, operation: Callable[[Any], T], *, create: bool, patience: float = 0.0) -> T:
         import sqlite3
 
-        for attempt in (1, 2):
+        patience = max(patience, _PATIENCE)
+        deadline = time.monotonic() + patience
+        repaired = False
+        while True:
             identity = (0, 0)
             try:
                 if create:
                     self._create()
                 status = os.stat(self.path)
                 identity = (status.st_dev, status.st_ino)
-                with self._open(max(patience, _PATIENCE), writing=create) as connection:
+                with self._open(patience, writing=create) as connection:
                     return operation(connection)
             except OSError as error:
                 raise BackendError(
@@ -133,12 +138,16 @@ class LedgerFile:
             except sqlite3.Error as error:
                 fault = classify(error)
                 if fault == "busy":
-                    raise BusyLedger(f"{self.path}: another process holds its lock") from error
-                if fault != "corrupt" or attempt > 1 or not create:
+                    # Turning to WAL doesn't wait for others, whatever patience SQLite is given.
+                    if time.monotonic() >= deadline:
+                        raise BusyLedger(f"{self.path}: another process holds its lock") from error
+                    time.sleep(_POLL)
+                elif fault != "corrupt" or repaired or not create:
                     raise BackendError(f"{self.path}: {error}") from error
-                if not is_stale(self.path, identity):
-                    self._put_aside(error)
-        raise AssertionError
+                else:
+                    repaired = True
+                    if not is_stale(self.path, identity):
+                        self._put_aside(error)
 
     def _create(self) -> None:
         make_private_folder(os.path.dirname(self.path))

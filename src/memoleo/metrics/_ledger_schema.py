@@ -67,9 +67,17 @@ def read_format(connection: sqlite3.Connection, path: str) -> int:
     BackendError
         it was written by a later memoleo, or by another program
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # All three must be of one moment, since another process may just be creating the table.
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        if alone and connection.in_transaction:
+            connection.execute("ROLLBACK")
     if application != APPLICATION_ID:
         if application or version or tables:
             raise BackendError(f"{path} is a database of another program, and is left alone")
