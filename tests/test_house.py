@@ -29,7 +29,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "parts",
         {"_breaker",
-         "_parts",
+         "_parts", "_comparing",
          "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
          "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics",
          "_imports", "_fingerprint",
@@ -37,7 +37,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ),
     (
         "head and hands",
-        {"_differences", "_explain",
+        {"_differences", "_explain", "_verify",
          "_calls", "_drive", "_flow", "_reader", "_remembered", "_store"},
     ),
     ("cache", {"_cache", "_contents", "_default",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
     from memoleo._timed import timed, timer
+    from memoleo._verify import Verified, verify
     from memoleo.errors import (
         BackendError,
         CircuitOpenError,
@@ -46,6 +47,7 @@ _HOMES = {
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
     "StoredEntry": "_stored",
+    "Verified": "_verify",
     "amap": "_map",
     "bypass": "_switch",
     "configure": "_default",
@@ -62,6 +64,7 @@ _HOMES = {
     "retried": "_retried",
     "timed": "_timed",
     "timer": "_timed",
+    "verify": "_verify",
 }
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "MemoleoError",
     "Metrics",
     "StoredEntry",
+    "Verified",
     "amap",
     "bypass",
     "configure",
@@ -94,6 +98,7 @@ __all__ = [
     "retried",
     "timed",
     "timer",
+    "verify",
 ]
 
 

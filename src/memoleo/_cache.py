@@ -17,6 +17,7 @@ from memoleo._store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
 from memoleo._urls import open_backend
+from memoleo._verify import Verified
 from memoleo.backends._protocol import Backend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
@@ -288,6 +289,10 @@ class Cache:
         Of a call `CachedFunction.explain` says more, since it knows what the call's key is made of.
         """
         return self.calls.explain_key(address(key))
+
+    def verified(self) -> dict[str, Verified]:
+        """Return by type what computing hits again has shown, in all processes; see `verify`."""
+        return self.calls.verifier.report()
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all entries to a checksummed file; return how many.

@@ -29,6 +29,7 @@ from memoleo._store import Job
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration
+from memoleo._verify import passes
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
 from memoleo.keys._keyer import UNSET, Keyer
@@ -177,6 +178,8 @@ class CachedFunction(WrappedCallable[P, R]):
             fresh = attached.fresh
         elif not _switch.enabled() or mode.get() is Mode.BYPASS:
             return _STRAIGHT
+        elif mode.get() is Mode.INSPECT and cache is attached.cache and passes():
+            fresh = attached.fresh
         else:
             fresh = _never
         try:

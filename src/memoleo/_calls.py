@@ -21,6 +21,7 @@ from memoleo._store import Job, Store
 from memoleo._stored import StoredEntry
 from memoleo._stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
+from memoleo._verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
@@ -72,6 +73,7 @@ class Calls:
         self._ttl = ttl
         self._types = types
         self._remembered = Remembered()
+        self.verifier = Verifier(store)
         self._driver = Driver(store, self._remembered)
 
     def ttl_for(self, type: str) -> float:
@@ -127,10 +129,10 @@ class Calls:
         if store.hooks or job.policy.variants > 1 or job.streamed or backend.remote:
             return None
         if isinstance(backend, MemoryBackend):
-            return memory_reader(backend, None, job, store.clock)
+            return sampled(memory_reader(backend, None, job, store.clock))
         if isinstance(backend, TieredBackend) and backend.memory is not None:
-            return memory_reader(backend.memory, backend, job, store.clock)
-        return store_reader(store, job)
+            return sampled(memory_reader(backend.memory, backend, job, store.clock))
+        return sampled(store_reader(store, job))
 
     def look(self, job: Job) -> Returned | None:
         """Return what is stored for a call if it is fresh, counted as a hit; compute nothing."""
@@ -161,6 +163,8 @@ class Calls:
         found = None
         if intent is not Intent.REFRESH:
             found = self._found(job, missed) if missed.looked else self.store.load(job)
+        if found is not None and intent is Intent.ANSWER:
+            self.verifier.consider(job, found, in_loop=False)
         return self._driver.run(job, intent, found)
 
     async def acall(
@@ -181,6 +185,8 @@ class Calls:
                 found = await asyncio.to_thread(self.store.load, job)
             else:
                 found = self.store.load(job)
+        if found is not None and intent is Intent.ANSWER:
+            self.verifier.consider(job, found, in_loop=True)
         return await self._driver.arun(job, intent, found)
 
     def _found(self, job: Job, missed: Missed) -> Entry | None:

@@ -39,7 +39,7 @@ from memoleo._store import Job, Store
 from memoleo._stream import Recording, arecord, areplay, record, replay
 from memoleo.backends._protocol import Backend, Lease
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "background"]
 
 _PATIENCE = 60.0
 """Seconds that one call waits for another that computes the same key."""
@@ -127,7 +127,7 @@ class Driver:
                 save = partial(self.store.save, turn.job, step.result, turn.parts)
                 answer = await _in_thread(save) if remote else save()
             elif type(step) is Spawn:
-                _background(self._arefresh(turn.job))
+                background(self._arefresh(turn.job))
             else:
                 answer = turn.at_once(step, areplay)
 
@@ -394,7 +394,7 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
 _tasks: set[Any] = set()
 
 
-def _background(coroutine: Any) -> None:
+def background(coroutine: Any) -> None:
     """Start a task, and hold it: a loop keeps only weak references to its tasks."""
     import asyncio
 

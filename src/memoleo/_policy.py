@@ -42,6 +42,8 @@ class Policy(msgspec.Struct, frozen=True):
         what computes the result, for people: a qualified name
     tokens
         how many tokens a result cost
+    essence
+        what of a result is compared when it is computed again; `None` for all of it
     """
 
     type: str = "default"
@@ -54,6 +56,7 @@ class Policy(msgspec.Struct, frozen=True):
     codec: Codec | None = None
     label: str = ""
     tokens: Callable[[Any], int] | None = None
+    essence: Callable[[Any], Any] | None = None
 
     @property
     def keep(self) -> float:

@@ -26,6 +26,8 @@ FIELDS = (
     "would_hit",
     "would_miss",
     "would_save_ms",
+    "verified",
+    "differed",
 )
 
 
@@ -58,6 +60,8 @@ class Cell:
         what the answers without a run would have cost, in milliseconds and in tokens
     would_hit, would_miss, would_save_ms
         the same for what `memoleo.observe()` only watched
+    verified, differed
+        hits that were computed again to be compared, and those whose result was another
     """
 
     __slots__ = (*FIELDS, "_presence")
@@ -76,6 +80,8 @@ class Cell:
     would_hit: int
     would_miss: int
     would_save_ms: float
+    verified: int
+    differed: int
 
     def __init__(self, presence: weakref.ref[_Presence]) -> None:
         for name in FIELDS:

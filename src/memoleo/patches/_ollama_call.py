@@ -11,7 +11,7 @@ from memoleo._policy import Policy
 from memoleo._store import Job
 from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
-from memoleo.patches._ollama_described import describe
+from memoleo.patches._ollama_described import describe, essence
 from memoleo.patches._ollama_models import REMOTE_TTL, TIMEOUT, Model, Unsure, models, tags
 from memoleo.patches._ollama_request import Question
 from memoleo.patches._ollama_rules import Rules
@@ -98,6 +98,7 @@ class Call:
             cache_if=complete,
             label=question.model,
             tokens=tokens,
+            essence=essence,
         )
         if codec is None:
             kind = PartsCodec if question.streamed else AnswerCodec
