@@ -1,6 +1,6 @@
 """``python -m memoleo`` is the command line."""
 
-from memoleo.cli._main import main
+from memoleo.cli._start import main
 
 if __name__ == "__main__":
     main()

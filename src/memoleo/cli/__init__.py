@@ -1,5 +1,5 @@
 """The command line: ``memoleo COMMAND``, or ``python -m memoleo COMMAND``."""
 
-from memoleo.cli._main import main
+from memoleo.cli._start import main
 
 __all__ = ["main"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from memoleo._default import default_url
-from memoleo._health import Finding, damage, put_aside, room, scrutinize
+from memoleo._enable import enable
+from memoleo._health import Finding, damage, put_aside, room, scrutinize, why_unreadable
 from memoleo._urls import open_backend
 from memoleo._version import version
+from memoleo.backends._protocol import Backend
 from memoleo.cli._common import is_store, store_path
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
@@ -33,6 +36,7 @@ def examine(url: str | None) -> Iterator[Finding]:
         yield _settings(settings)
     if place is not None:
         yield from _store(place)
+    yield from _patches()
     yield _ollama(settings.ollama.base_url)
 
 
@@ -65,7 +69,7 @@ def _store(url: str) -> Iterator[Finding]:
         return
     path = store_path(url)
     if path is None:
-        yield Finding("store", "ok", f"{url} lives inside each process")
+        yield _elsewhere(url, backend)
     elif not path.exists():
         yield _folder(path)
     elif not is_store(path):
@@ -85,6 +89,21 @@ def _store(url: str) -> Iterator[Finding]:
         yield from damage(before, put_aside(path))
 
 
+def _elsewhere(url: str, backend: Backend) -> Finding:
+    if url.startswith("memory:"):
+        return Finding("store", "ok", f"{url} lives inside each process")
+    # The farthest store: nearer ones answer for it.
+    failure = why_unreadable(getattr(backend, "tiers", (backend,))[-1])
+    if failure is None:
+        return Finding("store", "ok", f"{url} answers")
+    return Finding(
+        "store",
+        "problem",
+        f"{url} doesn't answer: {failure}",
+        "Start it, or correct the URL; until then calls run uncached.",
+    )
+
+
 def _folder(path: Path) -> Finding:
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
@@ -97,6 +116,31 @@ def _folder(path: Path) -> Finding:
             "Give yourself the right to write there, or choose another place with MEMOLEO_CACHE.",
         )
     return Finding("store", "ok", f"{path} will be created when a first result is stored")
+
+
+def _patches() -> Iterator[Finding]:
+    """Enable everything that `memoleo.enable` would, and take it back."""
+    from importlib import import_module, metadata
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with enable() as handle:
+                for name in handle.targets:
+                    # What is patched when it is imported shows only then whether it can be.
+                    import_module(name)
+                names = [f"{name} {metadata.version(name)}" for name in handle.targets]
+        except Exception as error:
+            yield Finding(
+                "patches",
+                "problem",
+                f"memoleo.enable() fails: {error}",
+                "Programs that call it run uncached; install a version that memoleo knows.",
+            )
+            return
+    for warning in caught:
+        yield Finding("patches", "warning", str(warning.message))
+    yield Finding("patches", "ok", f"memoleo.enable() takes hold of {', '.join(names)}")
 
 
 def _ollama(host: str | None) -> Finding:

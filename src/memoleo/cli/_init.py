@@ -110,10 +110,16 @@ def _template(name: str) -> str:
 
 def _created(path: Path, text: str) -> Step | None:
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        file = path.open("x", encoding="utf-8", newline="\n")
     except FileExistsError:
         return None
+    try:
+        with file:
+            file.write(text)
+    except BaseException:
+        # Half a file would be taken for the user's own the next time.
+        path.unlink(missing_ok=True)
+        raise
     return Step(str(path), "created")
 
 

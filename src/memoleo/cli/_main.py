@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import NoReturn
 
 import click
 
 from memoleo._version import version
 from memoleo.errors import ConfigError, MemoleoError
 
-__all__ = ["main"]
+__all__ = ["commands", "status_of"]
 
 FAILED = 1
 WRONG_USE = 2
@@ -26,6 +25,7 @@ _COMMANDS = {
     "stats": "memoleo.cli._stats",
     "metrics": "memoleo.cli._metrics",
     "top": "memoleo.cli._top",
+    "warm": "memoleo.cli._warm",
     "clear": "memoleo.cli._clear",
     "config": "memoleo.cli._config",
     "doctor": "memoleo.cli._doctor",
@@ -82,23 +82,11 @@ def commands() -> None:
     """Look at and look after what memoleo has cached."""
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit with its status.
-
-    0: done. 1: it failed, or found problems. 2: wrong use or wrong settings. 130: interrupted.
-
-    Parameters
-    ----------
-    args
-        the arguments; left out, those of the process
-    """
+def status_of(args: Sequence[str] | None) -> int:
+    """Run a command, say what went wrong if anything does, and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(_status(args))
-
-
-def _status(args: Sequence[str] | None) -> int:
     try:
         status = commands.main(args, prog_name="memoleo", standalone_mode=False)
         sys.stdout.flush()
