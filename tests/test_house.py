@@ -38,7 +38,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "head and hands",
         {"_differences", "_explain", "_verify",
-         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store"},
+         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store", "_turn"},
     ),
     ("cache", {"_cache", "_contents", "_default",
                "_exchanges"}),

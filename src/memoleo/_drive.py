@@ -6,40 +6,23 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._flow import Intent, flow
+from memoleo._flow import Intent
 from memoleo._remembered import Remembered
-from memoleo._singleflight import Flight, Flights, flights_of
-from memoleo._steps import (
-    Alone,
-    Call,
-    Count,
-    Failed,
-    Followed,
-    Lead,
-    Leading,
-    Leave,
-    Load,
-    Now,
-    Open,
-    Returned,
-    Save,
-    Seen,
-    Spawn,
-    Step,
-    Unsee,
-)
+from memoleo._singleflight import flights_of
+from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Load, Save, Spawn
 from memoleo._store import Job, Store
-from memoleo._stream import Recording, arecord, areplay, record, replay
-from memoleo.backends._protocol import Backend, Lease
+from memoleo._stream import arecord, areplay, record, replay
+from memoleo._turn import Turn
+from memoleo.backends._protocol import Backend
 
-__all__ = ["Driver", "background"]
+__all__ = ["Driver", "background", "conclude"]
 
 _PATIENCE = 60.0
 """Seconds that one call waits for another that computes the same key."""
@@ -69,69 +52,116 @@ class Driver:
         self._remembered = remembered
         self._refreshing: list[threading.Thread] = []
 
+    def begin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
+        """Do what comes before the user's function; see `Turn.outcome` for what comes next."""
+        turn = Turn(self.store, self._flights, self._remembered, job, intent, found)
+        self._perform(turn, None)
+        return turn
+
+    def returned(self, turn: Turn, value: Any) -> None:
+        """Do what comes after the user's function returned."""
+        self._perform(turn, turn.returned(value))
+
+    def failed(self, turn: Turn, error: BaseException) -> None:
+        """Do what comes after the user's function raised."""
+        self._perform(turn, turn.failed(error))
+
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
-        steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
-        turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
-        answer: Any = None
+        turn = self.begin(job, intent, found)
+        if turn.outcome is None:
+            try:
+                value = job.compute()
+                if job.streamed:
+                    value = record(value, turn.recording())
+            except BaseException as error:
+                self.failed(turn, error)
+            else:
+                self.returned(turn, value)
+        return conclude(turn)
+
+    def _perform(self, turn: Turn, answer: Any) -> None:
+        """Perform steps until the user's function is to be run, or all is done."""
+        job, store = turn.job, self.store
+        send = turn.steps.send
         try:
-            # No function of its own: recursive functions pay for each frame with depth.
             while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration as stop:
-                    outcome: Returned | Failed = stop.value
-                    break
-                if type(step) is Call:
-                    answer = turn.call()
-                elif type(step) is Lead:
+                step = send(answer)
+                if type(step) is Lead:
                     answer = self._lead(turn, wait=step.wait)
                 elif type(step) is Load:
-                    answer = self.store.load(job)
+                    answer = store.load(job)
+                elif type(step) is Call:
+                    return turn.begin_call()
                 elif type(step) is Save:
-                    answer = self.store.save(job, step.result, turn.parts)
+                    answer = store.save(job, step.result, turn.parts)
                 elif type(step) is Spawn:
                     self._spawn(job)
+                    answer = None
                 else:
                     answer = turn.at_once(step, replay)
-        finally:
+        except StopIteration as stop:
+            turn.end(stop.value)
+        except BaseException:
             turn.land(None, failed=True)
-        return _conclude(outcome)
+            raise
+
+    async def abegin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
+        """Do what `begin` does, waiting in the current task."""
+        turn = Turn(self.store, self._flights, self._remembered, job, intent, found)
+        await self._aperform(turn, None)
+        return turn
+
+    async def areturned(self, turn: Turn, value: Any) -> None:
+        """Do what `returned` does, waiting in the current task."""
+        await self._aperform(turn, turn.returned(value))
+
+    async def afailed(self, turn: Turn, error: BaseException) -> None:
+        """Do what `failed` does, waiting in the current task."""
+        await self._aperform(turn, turn.failed(error))
 
     async def arun(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current task; return its value or raise its error."""
-        steps = flow(intent, job.freshness, found=found, streamed=job.streamed)
-        turn = _Turn(self, job, keep=intent is not Intent.OBSERVE)
-        try:
-            return _conclude(await self._aperform(steps, turn))
-        finally:
-            turn.land(None, failed=True)
-
-    async def _aperform(self, steps: Generator[Step, Any, Any], turn: _Turn) -> Returned | Failed:
-        remote = self.store.backend.remote
-        answer: Any = None
-        while True:
+        turn = await self.abegin(job, intent, found)
+        if turn.outcome is None:
             try:
-                step = steps.send(answer)
-            except StopIteration as stop:
-                outcome: Returned | Failed = stop.value
-                return outcome
-            if type(step) is Call:
-                answer = await turn.acall()
-            elif type(step) is Lead:
-                answer = await self._alead(turn, wait=step.wait)
-            elif type(step) is Load:
-                load = partial(self.store.load, turn.job)
-                answer = await _in_thread(load) if remote else load()
-            elif type(step) is Save:
-                save = partial(self.store.save, turn.job, step.result, turn.parts)
-                answer = await _in_thread(save) if remote else save()
-            elif type(step) is Spawn:
-                background(self._arefresh(turn.job))
+                value = job.compute()
+                value = await (arecord(value, turn.recording()) if job.streamed else value)
+            except BaseException as error:
+                await self.afailed(turn, error)
             else:
-                answer = turn.at_once(step, areplay)
+                await self.areturned(turn, value)
+        return conclude(turn)
 
-    def _lead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
+    async def _aperform(self, turn: Turn, answer: Any) -> None:
+        job, store = turn.job, self.store
+        remote = store.backend.remote
+        send = turn.steps.send
+        try:
+            while True:
+                step = send(answer)
+                if type(step) is Lead:
+                    answer = await self._alead(turn, wait=step.wait)
+                elif type(step) is Load:
+                    load = partial(store.load, job)
+                    answer = await _in_thread(load) if remote else load()
+                elif type(step) is Call:
+                    return turn.begin_call()
+                elif type(step) is Save:
+                    save = partial(store.save, job, step.result, turn.parts)
+                    answer = await _in_thread(save) if remote else save()
+                elif type(step) is Spawn:
+                    background(self._arefresh(job))
+                    answer = None
+                else:
+                    answer = turn.at_once(step, areplay)
+        except StopIteration as stop:
+            turn.end(stop.value)
+        except BaseException:
+            turn.land(None, failed=True)
+            raise
+
+    def _lead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
         flight, leads = self._flights.join(turn.job.key)
         if not leads:
             if not wait or not self._flights.may_wait(flight):
@@ -158,7 +188,7 @@ class Driver:
         flight.lease = turn.lease
         return Leading()
 
-    async def _alead(self, turn: _Turn, *, wait: bool) -> Leading | Followed | Alone:
+    async def _alead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
 
         try:
@@ -230,132 +260,6 @@ def _note_refresh(job: Job, error: BaseException) -> None:
     logger.warning("refreshing %s failed: %r", job.policy.label or "an entry", error)
 
 
-class _Turn:
-    """One run of a flow, with what it must give back however it ends."""
-
-    __slots__ = ("driver", "flight", "job", "keep", "lease", "parts")
-
-    def __init__(self, driver: Driver, job: Job, *, keep: bool) -> None:
-        self.driver = driver
-        self.job = job
-        self.keep = keep
-        self.flight: Flight | None = None
-        self.lease: Lease | None = None
-        self.parts: bytes | None = None
-
-    def land(self, entry: Entry | None, *, failed: bool) -> None:
-        """Give back the flight and the lease. Twice is harmless."""
-        flight, self.flight = self.flight, None
-        lease, self.lease = self.lease, None
-        try:
-            if flight is not None:
-                self.driver._flights.leave(flight, Followed(entry, failed))
-        finally:
-            if lease is not None:
-                self.driver.store.release(lease)
-
-    def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
-        """Perform a step that waits for nothing."""
-        store = self.driver.store
-        if type(step) is Now:
-            return store.clock()
-        if type(step) is Open:
-            opened = store.open(self.job, step.entry)
-            return Returned(play(opened.value)) if opened and self.job.streamed else opened
-        if type(step) is Leave:
-            return self.land(step.entry, failed=step.failed)
-        if type(step) is Seen:
-            return self.driver._remembered.seen(self.job, step.now)
-        if type(step) is Unsee:
-            if not store.keeps(self.job, step.result):
-                self.driver._remembered.unsee(self.job)
-            return None
-        assert type(step) is Count
-        return self._count(step)
-
-    def call(self) -> Returned | Failed:
-        self._describe()
-        started = time.perf_counter()
-        try:
-            with self._inside():
-                value = self.job.compute()
-                if self.job.streamed:
-                    value = record(value, self._recording(started))
-        except BaseException as error:
-            return Failed(error, (time.perf_counter() - started) * 1000)
-        return Returned(value, (time.perf_counter() - started) * 1000)
-
-    async def acall(self) -> Returned | Failed:
-        self._describe()
-        started = time.perf_counter()
-        try:
-            with self._inside():
-                value = self.job.compute()
-                value = await (
-                    arecord(value, self._recording(started)) if self.job.streamed else value
-                )
-        except BaseException as error:
-            return Failed(error, (time.perf_counter() - started) * 1000)
-        return Returned(value, (time.perf_counter() - started) * 1000)
-
-    def _describe(self) -> None:
-        if self.keep:
-            self.parts = self.driver.store.described(self.job)
-
-    def _inside(self) -> Any:
-        return nullcontext() if self.flight is None else Flights.inside(self.flight)
-
-    def _recording(self, started: float) -> Recording:
-        store, job = self.driver.store, self.job
-
-        def finished(encoded: tuple[list[bytes], bytes]) -> None:
-            if self.keep:
-                took = (time.perf_counter() - started) * 1000
-                store.save(job, Returned(encoded, took), self.parts)
-
-        def failed(error: Exception) -> None:
-            if self.keep:
-                store.refuse(job, error)
-
-        ends = getattr(job.codec, "ends", None)
-        return Recording(job.codec.item, finished, failed, ends)  # type: ignore[attr-defined]
-
-    def _count(self, step: Count) -> None:
-        cell = self.job.counters.local.cell
-        outcome, entry = step.outcome, step.entry
-        if entry is not None:
-            cell.saved_ms += entry.cost_ms
-            cell.tokens_saved += entry.tokens
-        if outcome == "hit":
-            cell.hits += 1
-        elif outcome == "miss":
-            cell.misses += 1
-        elif outcome == "stale":
-            cell.stale += 1
-        elif outcome == "shared":
-            cell.shared += 1
-        elif outcome == "error":
-            cell.errors += 1
-            self.driver.store.note(self.job, "failed", f"it failed: {step.error!r}")
-        elif outcome == "stale_if_error":
-            cell.stale_if_error += 1
-            logger.warning(
-                "%s failed (%r); served an entry %.0f s old",
-                self.job.policy.label or "a call",
-                step.error,
-                0.0 if entry is None else self.driver.store.clock() - entry.created,
-            )
-        elif outcome == "would_hit":
-            cell.would_hit += 1
-            cell.would_save_ms += step.ms
-        else:
-            cell.would_miss += 1
-        store = self.driver.store
-        if store.hooks:
-            ms = entry.cost_ms if entry is not None else step.ms
-            store.tell(self.job, outcome, ms, step.error)
-
-
 def _place(backend: Backend) -> str | None:
     """Return the path of the file that a backend shares with others, if it has one."""
     try:
@@ -367,13 +271,16 @@ def _place(backend: Backend) -> str | None:
         return None
 
 
-def _conclude(outcome: Returned | Failed) -> Any:
+def conclude(turn: Turn) -> Any:
+    """Return what the caller of a finished call gets, or raise its error."""
+    outcome = turn.outcome
+    assert outcome is not None
     if isinstance(outcome, Failed):
         try:
             raise outcome.error
         finally:
             # The traceback holds this frame: without the deletion, a circle.
-            del outcome
+            del outcome, turn
     return outcome.value
 
 

@@ -43,6 +43,9 @@ When a leader fails, one follower takes over and the rest wait for it. If that f
 failure belongs to the call: everybody computes, as if there were no cache.
 """
 
+# Steps without contents are made once: every miss takes several of them.
+_NOW, _LOAD, _LEAD, _CALL, _SPAWN, _MISS = Now(), Load(), Lead(), Call(), Spawn(), Count("miss")
+
 
 class Intent(enum.Enum):
     """Why a flow runs."""
@@ -74,27 +77,28 @@ def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed:
         return _revalidate(freshness, streamed=streamed)
     if intent is Intent.OBSERVE:
         return _observe(freshness, found)
+    if found is None:
+        return _compute(None, freshness, lead=not streamed, streamed=streamed)
     return _answer(freshness, found, streamed=streamed)
 
 
-def _answer(freshness: Freshness, found: Entry | None, *, streamed: bool) -> Flow:
+def _answer(freshness: Freshness, found: Entry, *, streamed: bool) -> Flow:
     fallback: Entry | None = None
     opened: Returned | None
-    if found is not None:
-        now = yield Now()
-        if freshness.fresh(found.created, now):
-            opened = yield Open(found)
-            if opened is not None:
-                yield Count("hit", found)
-                return opened
-        elif freshness.revalidates(found.created, now):
-            opened = yield Open(found)
-            if opened is not None:
-                yield Count("stale", found)
-                yield Spawn()
-                return opened
-        elif freshness.excuses(found.created, now):
-            fallback = found
+    now = yield _NOW
+    if freshness.fresh(found.created, now):
+        opened = yield Open(found)
+        if opened is not None:
+            yield Count("hit", found)
+            return opened
+    elif freshness.revalidates(found.created, now):
+        opened = yield Open(found)
+        if opened is not None:
+            yield Count("stale", found)
+            yield _SPAWN
+            return opened
+    elif freshness.excuses(found.created, now):
+        fallback = found
     return (yield from _compute(fallback, freshness, lead=not streamed, streamed=streamed))
 
 
@@ -102,7 +106,7 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
     leading = False
     opened: Returned | None
     for _ in range(_FLIGHTS if lead else 0):
-        ticket = yield Lead()
+        ticket = yield _LEAD
         if isinstance(ticket, Leading):
             leading = True
             if (served := (yield from _second_look(freshness))) is not None:
@@ -118,8 +122,8 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
         elif not ticket.failed:
             # Its result is not to be stored, and so will this one be: waiting again won't help.
             break
-    yield Count("miss")
-    result: Outcome = yield Call()
+    yield _MISS
+    result: Outcome = yield _CALL
     entry = None
     if isinstance(result, Returned):
         if not streamed:
@@ -139,10 +143,10 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
 
 def _second_look(freshness: Freshness) -> Generator[Step, Any, Outcome | None]:
     """Look once more after taking the lead: another may have finished in between."""
-    entry = yield Load()
+    entry = yield _LOAD
     if entry is None:
         return None
-    now = yield Now()
+    now = yield _NOW
     if not freshness.fresh(entry.created, now):
         return None
     opened: Returned | None = yield Open(entry)
@@ -157,12 +161,12 @@ def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
     ticket = yield Lead(wait=False)
     if not isinstance(ticket, Leading):
         return Returned(None)
-    entry = yield Load()
-    now = yield Now()
+    entry = yield _LOAD
+    now = yield _NOW
     if entry is not None and freshness.fresh(entry.created, now):
         yield Leave(entry)
         return Returned(None)
-    result: Outcome = yield Call()
+    result: Outcome = yield _CALL
     entry = None
     if isinstance(result, Returned):
         if not streamed:
@@ -174,10 +178,10 @@ def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
 
 
 def _observe(freshness: Freshness, found: Entry | None) -> Flow:
-    now = yield Now()
+    now = yield _NOW
     seen = yield Seen(now)
     known = seen or (found is not None and freshness.fresh(found.created, now))
-    result: Outcome = yield Call()
+    result: Outcome = yield _CALL
     if not seen:
         yield Unsee(result)
     yield Count("would_hit" if known else "would_miss", ms=result.ms)

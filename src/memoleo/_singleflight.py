@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["Flight", "Flights", "flights_of"]
+__all__ = ["Flight", "Flights", "Inside", "flights_of"]
 
 
 class Flight:
@@ -163,9 +164,9 @@ class Flights:
         _waits.end(_caller(loop))
 
     @staticmethod
-    def inside(flight: Flight) -> _Inside:
+    def inside(flight: Flight) -> Inside:
         """Mark the current context, and what is started from it, as part of a flight."""
-        return _Inside(flight)
+        return Inside(flight)
 
 
 _shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
@@ -183,14 +184,16 @@ def flights_of(place: str | None) -> Flights:
     return flights if place is None else _shared.setdefault(place, flights)
 
 
-class _Inside:
-    __slots__ = ("_flight", "_token")
+class Inside:
+    """The time in which the current context is part of a flight; it begins at once."""
+
+    __slots__ = ("_token",)
 
     def __init__(self, flight: Flight) -> None:
-        self._flight = flight
+        self._token = _leading.set((*_leading.get(), flight))
 
-    def __enter__(self) -> None:
-        self._token = _leading.set((*_leading.get(), self._flight))
-
-    def __exit__(self, *_: object) -> None:
-        _leading.reset(self._token)
+    def leave(self) -> None:
+        """End it."""
+        # A coroutine that is thrown away may be closed in another context than its own.
+        with suppress(ValueError):
+            _leading.reset(self._token)

@@ -1,0 +1,202 @@
+"""One run of a flow: the steps that wait for nothing, and what it must give back at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from memoleo._entry import Entry
+from memoleo._events import logger
+from memoleo._flow import Intent, flow
+from memoleo._remembered import Remembered
+from memoleo._singleflight import Flight, Flights, Inside
+from memoleo._steps import Count, Failed, Followed, Leave, Now, Open, Returned, Seen, Step, Unsee
+from memoleo._store import Job, Store
+from memoleo._stream import Recording
+from memoleo.backends._protocol import Lease
+
+__all__ = ["Turn"]
+
+
+class Turn:
+    """One run of a flow.
+
+    It is made before the user's function runs and settled after it, so that whoever makes a call
+    can run the function itself: recursive functions then pay one frame a level for the cache.
+
+    Parameters
+    ----------
+    store
+        what loads, opens and saves
+    flights
+        the computations under way in that store
+    remembered
+        what was observed
+    job
+        the call
+    intent
+        why it is made
+    found
+        what the store held when the call came in
+
+    Attributes
+    ----------
+    outcome
+        how the flow ended; `None` while the function is to be run
+    """
+
+    __slots__ = (
+        "_inside",
+        "_keep",
+        "_remembered",
+        "_started",
+        "flight",
+        "flights",
+        "job",
+        "lease",
+        "outcome",
+        "parts",
+        "steps",
+        "store",
+    )
+
+    def __init__(
+        self,
+        store: Store,
+        flights: Flights,
+        remembered: Remembered,
+        job: Job,
+        intent: Intent,
+        found: Entry | None,
+    ) -> None:
+        self.store = store
+        self.flights = flights
+        self.job = job
+        self.flight: Flight | None = None
+        self.lease: Lease | None = None
+        self.parts: bytes | None = None
+        self.outcome: Returned | Failed | None = None
+        self.steps: Generator[Step, Any, Returned | Failed] = flow(
+            intent, job.freshness, found=found, streamed=job.streamed
+        )
+        self._remembered = remembered
+        self._keep = intent is not Intent.OBSERVE
+        self._inside: Inside | None = None
+        self._started = 0.0
+
+    def __del__(self) -> None:
+        # An interrupt between two steps: nobody must wait for what never comes.
+        if self.flight is not None or self.lease is not None:
+            self.land(None, failed=True)
+
+    def begin_call(self) -> None:
+        """Note that the user's function is about to run."""
+        if self._keep:
+            self.parts = self.store.described(self.job)
+        if self.flight is not None:
+            self._inside = self.flights.inside(self.flight)
+        self._started = time.perf_counter()
+
+    def returned(self, value: Any) -> Returned:
+        """Note that the function returned."""
+        ms = (time.perf_counter() - self._started) * 1000
+        self._end_call()
+        return Returned(value, ms)
+
+    def failed(self, error: BaseException) -> Failed:
+        """Note that the function raised."""
+        ms = (time.perf_counter() - self._started) * 1000
+        self._end_call()
+        return Failed(error, ms)
+
+    def end(self, outcome: Returned | Failed) -> None:
+        """Note how the flow ended, and give back what it held."""
+        self.land(None, failed=True)
+        self.outcome = outcome
+
+    def _end_call(self) -> None:
+        inside, self._inside = self._inside, None
+        if inside is not None:
+            inside.leave()
+
+    def land(self, entry: Entry | None, *, failed: bool) -> None:
+        """Give back the flight and the lease. Twice is harmless."""
+        flight, self.flight = self.flight, None
+        lease, self.lease = self.lease, None
+        try:
+            if flight is not None:
+                self.flights.leave(flight, Followed(entry, failed))
+        finally:
+            if lease is not None:
+                self.store.release(lease)
+
+    def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
+        """Perform a step that waits for nothing."""
+        store = self.store
+        if type(step) is Count:
+            return self._count(step)
+        if type(step) is Leave:
+            return self.land(step.entry, failed=step.failed)
+        if type(step) is Now:
+            return store.clock()
+        if type(step) is Open:
+            opened = store.open(self.job, step.entry)
+            return Returned(play(opened.value)) if opened and self.job.streamed else opened
+        if type(step) is Seen:
+            return self._remembered.seen(self.job, step.now)
+        assert type(step) is Unsee
+        if not store.keeps(self.job, step.result):
+            self._remembered.unsee(self.job)
+        return None
+
+    def recording(self) -> Recording:
+        """Return what records an iterator that the function returned."""
+        store, job, started = self.store, self.job, self._started
+
+        def finished(encoded: tuple[list[bytes], bytes]) -> None:
+            if self._keep:
+                took = (time.perf_counter() - started) * 1000
+                store.save(job, Returned(encoded, took), self.parts)
+
+        def failed(error: Exception) -> None:
+            if self._keep:
+                store.refuse(job, error)
+
+        ends = getattr(job.codec, "ends", None)
+        return Recording(job.codec.item, finished, failed, ends)  # type: ignore[attr-defined]
+
+    def _count(self, step: Count) -> None:
+        cell = self.job.counters.local.cell
+        outcome, entry = step.outcome, step.entry
+        if entry is not None:
+            cell.saved_ms += entry.cost_ms
+            cell.tokens_saved += entry.tokens
+        if outcome == "miss":
+            cell.misses += 1
+        elif outcome == "hit":
+            cell.hits += 1
+        elif outcome == "stale":
+            cell.stale += 1
+        elif outcome == "shared":
+            cell.shared += 1
+        elif outcome == "error":
+            cell.errors += 1
+            self.store.note(self.job, "failed", f"it failed: {step.error!r}")
+        elif outcome == "stale_if_error":
+            cell.stale_if_error += 1
+            logger.warning(
+                "%s failed (%r); served an entry %.0f s old",
+                self.job.policy.label or "a call",
+                step.error,
+                0.0 if entry is None else self.store.clock() - entry.created,
+            )
+        elif outcome == "would_hit":
+            cell.would_hit += 1
+            cell.would_save_ms += step.ms
+        else:
+            cell.would_miss += 1
+        store = self.store
+        if store.hooks:
+            ms = entry.cost_ms if entry is not None else step.ms
+            store.tell(self.job, outcome, ms, step.error)
