@@ -20,7 +20,7 @@ PACKAGE = SOURCE / "memoleo"
 FLOORS: list[tuple[str, set[str]]] = [
     (
         "ground",
-        {"_callable", "_entry", "_events", "_health", "_pausing", "_platform",
+        {"_callable", "_compiled", "_entry", "_events", "_health", "_pausing", "_platform",
          "_retry_budget", "_units", "_version", "errors",
          "_notes",
          "http_rules"},
@@ -42,7 +42,8 @@ FLOORS: list[tuple[str, set[str]]] = [
     ),
     ("cache", {"_cache", "_contents", "_default",
                "_exchanges"}),
-    ("doors", {"_cached", "_enable", "_retried", "serve", "_timed", "launch", "patches", "testing",
+    ("doors", {"_cached", "_enable", "_hot", "_retried", "serve",
+        "_timed", "launch", "patches", "testing",
          "_map"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip

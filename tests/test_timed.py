@@ -39,8 +39,8 @@ def metrics(clock):
 class Cached(WrappedCallable):
     """A wrapper with methods about its calls, as a cached function is."""
 
-    def __call__(self, *args, **kwargs):
-        return self.__wrapped__(*args, **kwargs)
+    def __init__(self, wrapped):
+        super().__init__(wrapped, lambda *args, **kwargs: wrapped(*args, **kwargs))
 
     @takes_call
     def cache_key(self, *args, **kwargs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import FunctionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,22 +18,23 @@ from typing import (
 
 import msgspec
 
-from memoleo import _default, _switch
+from memoleo import _default, _settings, _switch
 from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
-from memoleo._decorating import kind_of
+from memoleo._compiled import UNSET
+from memoleo._decorating import hands_on, kind_of
 from memoleo._explain import Explanation
 from memoleo._flow import Intent
+from memoleo._hot import compile_call, exchange, stub
 from memoleo._policy import Policy, make_policy
-from memoleo._reader import NOT_LOOKED, Missed
+from memoleo._reader import Missed
 from memoleo._store import Job
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration
-from memoleo._verify import passes
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
-from memoleo.keys._keyer import UNSET, Keyer
+from memoleo.keys._keyer import Keyer
 from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["BoundCached", "CacheInfo", "CachedFunction", "content_cached"]
@@ -81,22 +83,22 @@ class BoundCached(BoundCallable[P, R]):
 
 
 class _Attached:
-    """What a function keeps for the cache that it used last: replaced as a whole, never changed."""
+    """What a function keeps for the cache and the settings that it used last."""
 
-    __slots__ = ("cache", "counters", "fresh")
+    __slots__ = ("cache", "compiled", "counters", "settings")
 
-    def __init__(
-        self, cache: Cache | None, counters: CacheCounters, fresh: Callable[[bytes], Any]
-    ) -> None:
+    def __init__(self, cache: Cache | None, counters: CacheCounters, settings: Any) -> None:
         self.cache = cache
         self.counters = counters
-        self.fresh = fresh
+        self.settings = settings
+        self.compiled = False
 
 
 class CachedFunction(WrappedCallable[P, R]):
     """A function whose results are kept; made by `content_cached`."""
 
     _bound_type: ClassVar[type[BoundCallable[..., Any]]] = BoundCached
+    _awaits: ClassVar[bool] = False
     _streamed: ClassVar[bool] = False
 
     def __init__(
@@ -107,20 +109,22 @@ class CachedFunction(WrappedCallable[P, R]):
         tags: Callable[[dict[str, Any], Any], Iterable[str]] | None,
         cache: Cache | None,
     ) -> None:
-        super().__init__(function)
+        super().__init__(function, self._stub(function))
         self._keyer = Keyer(self.__wrapped__, type=policy.type, **options)
         self._policy = policy
         self._tags = tags
         self._cache = cache
-        self._attached = _Attached(None, CacheCounters(), _never)
+        self._attached = _Attached(None, CacheCounters(), None)
         # Whoever says what of the instance counts says that there is one.
         if self.__binding__ == "classmethod" or options.get("state", UNSET) is not UNSET:
             self._keyer.is_method = True
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
-        if self.__binding__ == "method":
+        if self.__binding__ == "method" and not self._keyer.is_method:
             self._keyer.is_method = True
+            self._enter_by(self._stub(self.__wrapped__))
+            self._attached = _Attached(None, self._attached.counters, None)
 
     if TYPE_CHECKING:
         # Checkers look through `classmethod` and `staticmethod`: the first parameter tells.
@@ -136,81 +140,86 @@ class CachedFunction(WrappedCallable[P, R]):
         def __get__(self, instance: object, owner: type | None = None) -> CachedFunction[P, R]: ...
         def __get__(self, instance: Any, owner: type | None = None) -> Any: ...
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        attached = self._attached
-        if (
-            (self._cache or _default.current) is not attached.cache
-            or not _switch.on
-            or mode.get() is not _SERVE
-        ):
-            return self._go_on(self._begin(args, kwargs), args, kwargs)  # type: ignore[no-any-return]
-        # The plainest case, once more than in `_begin`: a call of that would cost as much as
-        # making the key.
-        try:
-            key = self._keyer.make(*args, **kwargs)
-        except KeyingError:
-            raise
-        except TypeError:
-            return self.__wrapped__(*args, **kwargs)
-        value = attached.fresh(key)
-        if type(value) is not Missed:
-            return value  # type: ignore[no-any-return]
-        job = self._job(key, args, kwargs)
-        return self._at().cache.calls.call(job, None, value)  # type: ignore[no-any-return]
+    def _stub(self, function: Any) -> FunctionType:
+        name = getattr(function, "__qualname__", type(self).__name__)
+        return stub(self._slowly, name, awaits=self._awaits)
 
-    def _go_on(self, begun: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do what `_begin` left to be done."""
-        if type(begun) is not _Begun:
-            return begun
-        if begun.key is None:
-            return self.__wrapped__(*args, **kwargs)
-        return self._perform(self._job(begun.key, args, kwargs), None, begun.missed)
+    def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer any call: the first one, and those that are not plain."""
+        job = self._begun(args, kwargs)
+        return self.__wrapped__(*args, **kwargs) if job is None else self._perform(job)
 
-    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.calls.call(job, intent, missed)
-
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the value of a fresh entry at hand, or a `_Begun` that says how to go on."""
-        attached = self._attached
-        cache = self._cache or _default.current
-        # The plainest case: every instruction here is paid on each hit.
-        if cache is attached.cache and _switch.on and mode.get() is _SERVE:
-            fresh = attached.fresh
-        elif not _switch.enabled() or mode.get() is Mode.BYPASS:
-            return _STRAIGHT
-        elif mode.get() is Mode.INSPECT and cache is attached.cache and passes():
-            fresh = attached.fresh
-        else:
-            fresh = _never
+    def _begun(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job | None:
+        """Return what the cache is to be asked; `None` if it isn't."""
+        if not _switch.enabled() or mode.get() is Mode.BYPASS:
+            return None
         try:
             key = self._keyer.make(*args, **kwargs)
         except KeyingError:
             raise
         except TypeError:
             # The arguments don't fit: the function itself says so best.
-            return _STRAIGHT
-        value = fresh(key)
-        return _Begun(key, value) if type(value) is Missed else value
+            return None
+        job = self._job(key, partial(self.__wrapped__, *args, **kwargs))
+        if not self._attached.compiled:
+            self._attached.compiled = True
+            if not self._streamed and job.freshness.ttl > 0:
+                self._compile(job, args)
+        return job
+
+    def _compile(self, job: Job, args: tuple[Any, ...]) -> None:
+        """Compile what answers plain calls from now on, under the present cache and settings."""
+        calls = self._attached.cache.calls  # type: ignore[union-attr]
+        driver = calls.driver
+        awaits = self._awaits
+        call = compile_call(
+            self.__wrapped__,
+            self._keyer.parameters if hands_on(self.__wrapped__) else None,
+            self._keyer.recipe(args),
+            calls.lookup(job),
+            keyer=self._keyer,
+            cache=self._attached.cache,
+            settings=self._attached.settings,
+            is_default=self._cache is None,
+            slowly=self._slowly,
+            begin=partial(self._turn, calls.abegin if awaits else calls.begin),
+            failed=driver.afailed if awaits else driver.failed,
+            returned=driver.areturned if awaits else driver.returned,
+            awaits=awaits,
+        )
+        mine = object()
+        if self.__dict__.setdefault("_exchanged", mine) is mine:
+            exchange(self._entry, call)  # type: ignore[arg-type]
+        else:
+            self._enter_by(call)
+
+    def _turn(
+        self, begin: Callable[[Job, Missed], Any], key: bytes, missed: Missed, compute: partial[Any]
+    ) -> Any:
+        return begin(self._job(key, compute), missed)
+
+    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
+        return self._at().cache.calls.call(job, intent)
 
     def _at(self) -> Any:
-        """Return what this function keeps for the cache in use."""
+        """Return what this function keeps for the cache and the settings in use."""
         cache = self._cache or _default.get_cache()
+        settings = _settings.current()
         attached = self._attached
-        if attached.cache is not cache:
-            calls = cache.calls
-            counters = calls.tally.of(self._policy.type).child()
-            job = calls.job(b"", self._policy, _nothing, counters=counters, streamed=self._streamed)
-            reader = calls.reader(job)
-            attached = _Attached(cache, counters, reader or _never)
-            self._attached = attached
+        if attached.cache is not cache or attached.settings is not settings:
+            counters = attached.counters
+            if attached.cache is not cache:
+                counters = cache.calls.tally.of(self._policy.type).child()
+            attached = self._attached = _Attached(cache, counters, settings)
         return attached
 
-    def _job(self, key: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+    def _job(self, key: bytes, compute: partial[Any]) -> Job:
         attached = self._at()
+        args, kwargs = compute.args, compute.keywords
         job: Job = attached.cache.calls.job(
             key,
             self._policy,
-            partial(self.__wrapped__, *args, **kwargs),
+            compute,
             counters=attached.counters,
             tags=None if self._tags is None else partial(self._tagged, args, kwargs),
             streamed=self._streamed,
@@ -252,7 +261,7 @@ class CachedFunction(WrappedCallable[P, R]):
     @takes_call
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute a call now, and replace what is stored."""
-        job = self._job(self._keyer.key(args, kwargs), args, kwargs)
+        job = self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
         return self._perform(job, Intent.REFRESH)  # type: ignore[no-any-return]
 
     @takes_call
@@ -263,7 +272,7 @@ class CachedFunction(WrappedCallable[P, R]):
     @takes_call
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> StoredEntry | None:
         """Return the entry of a call, fresh or not, or `None`; nothing is computed or counted."""
-        job = self._job(self._keyer.key(args, kwargs), args, kwargs)
+        job = self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
         entry: StoredEntry | None = self._at().cache.calls.peek(job)
         return entry
 
@@ -284,33 +293,27 @@ class CachedFunction(WrappedCallable[P, R]):
 
 
 class _AsyncCached(CachedFunction[P, Any]):
-    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        found = self._begin(args, kwargs)
-        if type(found) is not _Begun:
-            return found
-        return await self._go_on(found, args, kwargs)
+    _awaits = True
 
-    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
-        return self._at().cache.calls.acall(job, intent, missed)
+    async def _slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        job = self._begun(args, kwargs)
+        return await (self.__wrapped__(*args, **kwargs) if job is None else self._perform(job))
+
+    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
+        return self._at().cache.calls.acall(job, intent)
 
 
 class _StreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        return self._go_on(self._begin(args, kwargs), args, kwargs)
-
-    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
         return self._at().cache.calls.stream(job, intent)
 
 
 class _AsyncStreamCached(CachedFunction[P, Any]):
     _streamed = True
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        return self._go_on(self._begin(args, kwargs), args, kwargs)
-
-    def _perform(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
+    def _perform(self, job: Job, intent: Intent | None = None) -> Any:
         return self._at().cache.calls.astream(job, intent)
 
 
@@ -322,37 +325,7 @@ _KINDS: dict[str, type[CachedFunction[..., Any]]] = {
 }
 
 
-def _nothing() -> None:
-    return None
-
-
-def _never(key: bytes) -> Any:
-    return NOT_LOOKED
-
-
-_SERVE = Mode.SERVE
 _CLASS = type
-
-
-class _Begun:
-    """A call that is not answered yet.
-
-    Parameters
-    ----------
-    key
-        its key; `None` if no cache is to be asked
-    missed
-        what the reader found out
-    """
-
-    __slots__ = ("key", "missed")
-
-    def __init__(self, key: bytes | None, missed: Missed) -> None:
-        self.key = key
-        self.missed = missed
-
-
-_STRAIGHT = _Begun(None, NOT_LOOKED)
 
 
 @overload

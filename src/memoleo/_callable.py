@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["BoundCallable", "Documented", "WrappedCallable", "takes_call"]
 
@@ -45,24 +48,27 @@ class Documented:
         return None if bound is None else bound.__func__.__doc__
 
 
-class BoundCallable(Generic[P, R]):
-    # A wrapper reached through an instance: calls, and methods about calls, pass it on.
+class BoundCallable(functools.partial[R], Generic[P, R]):
+    # A wrapper reached through an instance: calls, and methods about calls, pass it on. A partial
+    # since that puts the instance in front of the arguments without a frame of its own.
     __doc__ = Documented()  # pyright: ignore[reportAssignmentType]
 
-    __slots__ = ("__func__", "__self__")
+    __func__: WrappedCallable[..., R]
 
-    def __init__(self, wrapper: WrappedCallable[..., R], instance: Any) -> None:
-        self.__func__ = wrapper
-        self.__self__ = instance
+    @property
+    def __self__(self) -> Any:
+        return self.args[0]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         return types.MethodType if isinstance(self.__func__, types.FunctionType) else type(self)
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        function = self.__func__
-        # Through the type: the slot for calling an instance would pack the arguments once more.
-        return type(function).__call__(function, self.__self__, *args, **kwargs)
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.__func__, name)
@@ -97,6 +103,8 @@ class WrappedCallable(Generic[P, R]):
     ----------
     wrapped
         a function, any other callable, or a `classmethod` or `staticmethod` object
+    entry
+        what a call runs; it need not know the wrapper that it was called through
     """
 
     __wrapped__: Callable[P, R]
@@ -106,7 +114,14 @@ class WrappedCallable(Generic[P, R]):
     __qualname__: str
     _bound_type: ClassVar[type[BoundCallable[..., Any]]] = BoundCallable
 
-    def __init__(self, wrapped: Callable[P, R]) -> None:
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        # Python looks for `__call__` in the class only: with a class of its own, each wrapper can
+        # have what it calls there, and the call takes no frame to find it.
+        names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+        own: type[Self] = type(cls.__name__, (cls,), names)
+        return super().__new__(own)
+
+    def __init__(self, wrapped: Callable[P, R], entry: Callable[P, R]) -> None:
         kind = getattr(wrapped, "__binding__", "method")
         if isinstance(wrapped, (classmethod, staticmethod)):
             kind = "classmethod" if isinstance(wrapped, classmethod) else "staticmethod"
@@ -122,14 +137,22 @@ class WrappedCallable(Generic[P, R]):
                 setattr(self, name, getattr(wrapped, name))
         self.__memoleo_wrapped__ = wrapped
         self.__binding__ = kind
+        self._enter_by(entry)
+
+    def _enter_by(self, entry: Callable[P, R]) -> None:
+        """Let calls run `entry` from now on."""
+        self._entry = entry
+        own: Any = type(self)
+        own.__call__ = staticmethod(entry)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         wrapped = self.__dict__.get("__wrapped__")
         return types.FunctionType if isinstance(wrapped, types.FunctionType) else type(self)
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def __set_name__(self, owner: type, name: str) -> None:
         inner = type(self.__wrapped__)
@@ -137,11 +160,13 @@ class WrappedCallable(Generic[P, R]):
             self.__wrapped__.__set_name__(owner, name)  # type: ignore[attr-defined]
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if self.__binding__ == "staticmethod":
-            return self
         if self.__binding__ == "classmethod":
-            return self._bound_type(self, owner if owner is not None else type(instance))
-        return self if instance is None else self._bound_type(self, instance)
+            instance = owner if owner is not None else type(instance)
+        elif instance is None or self.__binding__ == "staticmethod":
+            return self
+        bound = self._bound_type(self._entry, instance)
+        bound.__func__ = self
+        return bound
 
     def __reduce__(self) -> str:
         return self.__qualname__

@@ -9,18 +9,20 @@ from typing import Any
 import msgspec
 
 from memoleo import _settings, _switch
+from memoleo._compiled import Fragment
 from memoleo._drive import Driver
 from memoleo._entry import Entry
 from memoleo._explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
-from memoleo._reader import NOT_LOOKED, Missed, memory_reader, store_reader
+from memoleo._reader import NOT_LOOKED, Missed, memory_lookup, reader, store_lookup
 from memoleo._remembered import Remembered, variant_key
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
 from memoleo._stored import StoredEntry
 from memoleo._stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
+from memoleo._turn import Turn
 from memoleo._verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
@@ -74,7 +76,7 @@ class Calls:
         self._types = types
         self._remembered = Remembered()
         self.verifier = Verifier(store)
-        self._driver = Driver(store, self._remembered)
+        self.driver = Driver(store, self._remembered)
 
     def ttl_for(self, type: str) -> float:
         """Return how many seconds entries of a type are fresh unless their function says."""
@@ -122,17 +124,22 @@ class Calls:
         # Tokens have a price that depends on the model.
         return self.tally.of(policy.type, "" if policy.tokens is None else policy.label)
 
-    def reader(self, job: Job) -> Callable[[bytes], Any] | None:
+    def lookup(self, job: Job) -> Fragment | None:
         """Return the hot path for calls like `job`; `None` if there is none."""
         store = self.store
         backend = store.backend
         if store.hooks or job.policy.variants > 1 or job.streamed or backend.remote:
             return None
         if isinstance(backend, MemoryBackend):
-            return sampled(memory_reader(backend, None, job, store.clock))
+            return sampled(memory_lookup(backend, None, job, store.clock))
         if isinstance(backend, TieredBackend) and backend.memory is not None:
-            return sampled(memory_reader(backend.memory, backend, job, store.clock))
-        return sampled(store_reader(store, job))
+            return sampled(memory_lookup(backend.memory, backend, job, store.clock))
+        return sampled(store_lookup(store, job))
+
+    def reader(self, job: Job) -> Callable[[bytes], Any] | None:
+        """Return the same as a function of the key."""
+        lookup = self.lookup(job)
+        return None if lookup is None else reader(lookup)
 
     def look(self, job: Job) -> Returned | None:
         """Return what is stored for a call if it is fresh, counted as a hit; compute nothing."""
@@ -160,12 +167,10 @@ class Calls:
         if intent is None:
             return job.compute()
         job = self._variant(job)
-        found = None
-        if intent is not Intent.REFRESH:
-            found = self._found(job, missed) if missed.looked else self.store.load(job)
+        found = None if intent is Intent.REFRESH else self._found(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=False)
-        return self._driver.run(job, intent, found)
+        return self.driver.run(job, intent, found)
 
     async def acall(
         self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED
@@ -175,24 +180,44 @@ class Calls:
         if intent is None:
             return await job.compute()
         job = self._variant(job)
-        found = None
-        if intent is not Intent.REFRESH:
-            if missed.looked:
-                found = self._found(job, missed)
-            elif self.store.backend.remote:
-                import asyncio
-
-                found = await asyncio.to_thread(self.store.load, job)
-            else:
-                found = self.store.load(job)
+        found = None if intent is Intent.REFRESH else await self._afound(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=True)
-        return await self._driver.arun(job, intent, found)
+        return await self.driver.arun(job, intent, found)
+
+    def begin(self, job: Job, missed: Missed) -> Turn:
+        """Do what comes before the function of a plain call is run, or instead of it.
+
+        Whoever asks for it runs the function if `Turn.outcome` is `None`, tells `driver` how it
+        went, and then concludes the turn.
+        """
+        job = self._variant(job)
+        found = self._found(job, missed)
+        if found is not None:
+            self.verifier.consider(job, found, in_loop=False)
+        return self.driver.begin(job, Intent.ANSWER, found)
+
+    async def abegin(self, job: Job, missed: Missed) -> Turn:
+        """Do what `begin` does, for a function that is awaited."""
+        job = self._variant(job)
+        found = await self._afound(job, missed)
+        if found is not None:
+            self.verifier.consider(job, found, in_loop=True)
+        return await self.driver.abegin(job, Intent.ANSWER, found)
 
     def _found(self, job: Job, missed: Missed) -> Entry | None:
+        if not missed.looked:
+            return self.store.load(job)
         if missed.error is not None:
             self.store.blame(job, missed.error)
         return missed.entry
+
+    async def _afound(self, job: Job, missed: Missed) -> Entry | None:
+        if missed.looked or not self.store.backend.remote:
+            return self._found(job, missed)
+        import asyncio
+
+        return await asyncio.to_thread(self.store.load, job)
 
     def stream(self, job: Job, intent: Intent | None = None) -> Iterator[Any]:
         """Answer a call whose result is an iterator; nothing runs before its first item."""

@@ -7,10 +7,10 @@ import types
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any
 
-from memoleo._callable import WrappedCallable
+from memoleo._callable import BoundCallable, WrappedCallable
 from memoleo.errors import ConfigError
 
-__all__ = ["aforward", "decorate", "default_name", "resume"]
+__all__ = ["aforward", "decorate", "default_name", "hands_on", "kind_of", "resume"]
 
 Make = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -29,9 +29,24 @@ def kind_of(func: Callable[..., Any]) -> str:
     return "sync"
 
 
+def hands_on(func: Any) -> bool:
+    """Whether a call means the same to a function however its arguments are spelled.
+
+    A function of somebody's own that wraps another may treat ``f(1)`` and ``f(x=1)`` differently.
+    """
+    while (inner := getattr(func, "__memoleo_wrapped__", None)) is not None:
+        func = inner
+    return (
+        type(func) is types.FunctionType
+        and not {"__wrapped__", "__signature__"} & vars(func).keys()
+    )
+
+
 def default_name(func: Any) -> str:
     """Return a function's qualified name without its module, and without ``<locals>.``."""
     while isinstance(func, (classmethod, staticmethod, functools.partial)):
+        if isinstance(func, BoundCallable):
+            break
         func = func.func if isinstance(func, functools.partial) else func.__func__
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
     return str(name).replace("<locals>.", "")
@@ -41,11 +56,8 @@ class _Transparent(WrappedCallable[..., Any]):
     """A wrapper around a callable that has methods of its own, which stay reachable."""
 
     def __init__(self, wrapped: Any, make: Make) -> None:
-        super().__init__(wrapped)
-        self._run = make(self.__wrapped__)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._run(*args, **kwargs)
+        function = wrapped.__func__ if isinstance(wrapped, (classmethod, staticmethod)) else wrapped
+        super().__init__(wrapped, make(function))
 
     def __getattr__(self, name: str) -> Any:
         wrapped = self.__dict__.get("__wrapped__")

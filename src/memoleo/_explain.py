@@ -22,7 +22,7 @@ from memoleo.errors import CorruptEntry
 from memoleo.keys._address import Key
 from memoleo.keys._portrait import Description, Portrait
 
-__all__ = ["Explanation", "Near", "explain", "explain_call", "explain_key", "explains", "record"]
+__all__ = ["Explanation", "Near", "explain", "explain_call", "explain_key", "record"]
 
 _SEARCHED = 5_000
 _SEARCH_FOR = 1.0
@@ -140,11 +140,6 @@ def explain() -> _Explaining:
     same without a call, and `Cache.explain` says it of a key.
     """
     return _Explaining()
-
-
-def explains() -> bool:
-    """Whether there is a block of `explain` around."""
-    return _listener.get() is not None
 
 
 def record(store: Store, job: Job, codec_named: Callable[[str], Codec]) -> None:

@@ -1,10 +1,16 @@
-"""The hot path: a fresh entry at hand, decoded and counted, and nothing else."""
+"""The lookup on the hot path: a fresh entry at hand, decoded and counted, and nothing else.
+
+A lookup is text that takes the key from ``$key``, and either returns the value, counted as a hit,
+or leaves a `Missed` in ``$missed``. It decides nothing that the flow wouldn't: only the plainest
+case ends here, and every doubt is left to the flow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from memoleo._compiled import POSITIONAL, Fragment, Parameter, compile_function, nested
 from memoleo._entry import Entry
 from memoleo._store import Job, Store
 from memoleo.backends.memory import MemoryBackend
@@ -12,11 +18,11 @@ from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._auto import ESCAPE, AutoCodec
 from memoleo.codecs._plain import decode_plain
 
-__all__ = ["NOT_LOOKED", "Missed", "memory_reader", "store_reader"]
+__all__ = ["NOT_LOOKED", "Missed", "memory_lookup", "no_lookup", "reader", "store_lookup"]
 
 
 class Missed:
-    """What a reader answers when the call has to take the long way.
+    """What a lookup found out when the call has to take the long way.
 
     Parameters
     ----------
@@ -41,9 +47,59 @@ class Missed:
 NOT_LOOKED = Missed(False)
 _NOTHING = Missed(True)
 
+_PLAIN = f"$plain($payload) if $payload[0] != {ESCAPE} else $decode($payload)"
 
-def store_reader(store: Store, job: Job) -> Callable[[bytes], Any]:
-    """Return what `memory_reader` returns, for a store that answers at once.
+_SERVE = """\
+$cell = $local.cell
+$cell.hits += 1
+$cell.saved_ms += $entry.cost_ms
+if $entry.tokens:
+ $cell.tokens_saved += $entry.tokens
+return $value"""
+
+_MEMORY = """\
+$missed = $NOT_LOOKED
+$entry = $find($key)
+if $entry is not None and $entry.codec == $codec:
+ $now = $clock()
+ if 0.0 <= $now - $entry.created < $ttl{in_step}:
+  try:
+   $payload = $entry.payload
+   $value = {decode}
+  except $Exception:
+   pass
+  else:
+   $touch($key)
+{serve}"""
+
+_STORE = """\
+$missed = $NOT_LOOKED
+if not $reads.failing:
+ try:
+  $entry = $find($key)
+ except $Exception as $error:
+  $missed = $Missed(True, None, $error)
+ else:
+  $missed = $NOTHING
+  if $entry is not None:
+   if $entry.codec == $codec and 0.0 <= $clock() - $entry.created < $ttl:
+    try:
+     $payload = $entry.payload
+     $value = {decode}
+    except $Exception:
+     pass
+    else:
+{serve}
+   $missed = $Missed(True, $entry)"""
+
+
+def no_lookup() -> Fragment:
+    """Return the lookup of calls that have no hot path."""
+    return Fragment("$missed = $NOT_LOOKED", {"NOT_LOOKED": NOT_LOOKED})
+
+
+def store_lookup(store: Store, job: Job) -> Fragment:
+    """Return the lookup in a store that answers at once.
 
     Parameters
     ----------
@@ -52,52 +108,23 @@ def store_reader(store: Store, job: Job) -> Callable[[bytes], Any]:
     job
         any call of the function, for what all its calls have in common
     """
-    find = store.backend.get
-    reads = store.reads
-    clock = store.clock
-    ttl = job.freshness.ttl
-    codec = job.codec.name
-    decode = job.codec.decode
-    quick = type(job.codec) is AutoCodec
-    local = job.counters.local
-
-    def fresh(key: bytes) -> Any:
-        if reads.failing:
-            return NOT_LOOKED
-        try:
-            entry = find(key)
-        except Exception as error:
-            return Missed(True, None, error)
-        if entry is None:
-            return _NOTHING
-        if entry.codec != codec or not 0.0 <= clock() - entry.created < ttl:
-            return Missed(True, entry)
-        try:
-            payload = entry.payload
-            value = decode_plain(payload) if quick and payload[0] != ESCAPE else decode(payload)
-        except Exception:
-            return Missed(True, entry)
-        cell = local.cell
-        cell.hits += 1
-        cell.saved_ms += entry.cost_ms
-        if entry.tokens:
-            cell.tokens_saved += entry.tokens
-        return value
-
-    return fresh
+    names = {
+        "find": store.backend.get,
+        "reads": store.reads,
+        "clock": store.clock,
+        "Missed": Missed,
+        "NOTHING": _NOTHING,
+    }
+    return _lookup(_STORE, 5, job, names)
 
 
-def memory_reader(
+def memory_lookup(
     memory: MemoryBackend,
     tier: TieredBackend | None,
     job: Job,
     clock: Callable[[], float],
-) -> Callable[[bytes], Any]:
-    """Return a function that serves one function's calls from the memory of one cache.
-
-    It takes a key and returns the value, counted as a hit, if that is fresh and at hand. It
-    decides nothing that the flow wouldn't: only the plainest case ends here, and every doubt is
-    answered with `Missed`. Free variables, since each attribute would cost on every hit.
+) -> Fragment:
+    """Return the lookup in the memory of one cache.
 
     Parameters
     ----------
@@ -111,34 +138,35 @@ def memory_reader(
     clock
         the time in seconds since the epoch
     """
-    find = memory.live.get
-    touch = memory.touched.append
-    ttl = job.freshness.ttl
-    codec = job.codec.name
-    decode = job.codec.decode
+    names = {
+        "find": memory.live.get,
+        "touch": memory.touched.append,
+        "clock": clock,
+        "tier": tier,
+    }
+    in_step = "" if tier is None else " and $tier.last_sync <= $now < $tier.next_sync"
+    return _lookup(_MEMORY, 3, job, names, in_step=in_step)
+
+
+def _lookup(lines: str, depth: int, job: Job, names: dict[str, Any], **more: str) -> Fragment:
     quick = type(job.codec) is AutoCodec
-    local = job.counters.local
+    text = lines.format(
+        decode=_PLAIN if quick else "$decode($payload)", serve=nested(_SERVE, depth), **more
+    )
+    common = {
+        "ttl": job.freshness.ttl,
+        "codec": job.codec.name,
+        "decode": job.codec.decode,
+        "plain": decode_plain,
+        "local": job.counters.local,
+        "NOT_LOOKED": NOT_LOOKED,
+        "Exception": Exception,
+    }
+    return Fragment(text, {**names, **common})
 
-    def fresh(key: bytes) -> Any:
-        entry = find(key)
-        if entry is None or entry.codec != codec:
-            return NOT_LOOKED
-        now = clock()
-        if not 0.0 <= now - entry.created < ttl:
-            return NOT_LOOKED
-        if tier is not None and not tier.last_sync <= now < tier.next_sync:
-            return NOT_LOOKED
-        try:
-            payload = entry.payload
-            value = decode_plain(payload) if quick and payload[0] != ESCAPE else decode(payload)
-        except Exception:
-            return NOT_LOOKED
-        touch(key)
-        cell = local.cell
-        cell.hits += 1
-        cell.saved_ms += entry.cost_ms
-        if entry.tokens:
-            cell.tokens_saved += entry.tokens
-        return value
 
-    return fresh
+def reader(lookup: Fragment) -> Callable[[bytes], Any]:
+    """Return a lookup as a function of the key, which returns the value or a `Missed`."""
+    lines = lookup.lines.replace("$key", "key")
+    fragments = Fragment(lines, lookup.names), Fragment("return $missed", {})
+    return compile_function([Parameter("key", POSITIONAL)], *fragments)

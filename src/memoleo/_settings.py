@@ -6,10 +6,11 @@ import threading
 
 from memoleo.config import Settings, load_settings
 
-__all__ = ["current", "default_url", "use"]
+__all__ = ["current", "default_url", "in_force", "use"]
 
 _lock = threading.Lock()
-_current: Settings | None = None
+in_force: Settings | None = None
+"""The settings, once they were asked for."""
 
 
 def current() -> Settings:
@@ -20,12 +21,12 @@ def current() -> Settings:
     ConfigError
         the file or the environment has a value that can't be used
     """
-    global _current
-    if _current is None:
+    global in_force
+    if in_force is None:
         with _lock:
-            if _current is None:
-                _current = load_settings()
-    return _current
+            if in_force is None:
+                in_force = load_settings()
+    return in_force
 
 
 def use(settings: Settings | None) -> Settings | None:
@@ -33,8 +34,8 @@ def use(settings: Settings | None) -> Settings | None:
 
     `None` stands for settings that are read on their next use.
     """
-    global _current
-    before, _current = _current, settings
+    global in_force
+    before, in_force = in_force, settings
     return before
 
 

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from types import TracebackType
@@ -17,20 +16,19 @@ import msgspec
 
 from memoleo import _settings, _switch
 from memoleo._comparing import Change, change_between
+from memoleo._compiled import Fragment, nested
 from memoleo._drive import background
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._explain import explains
 from memoleo._parts import notebook
 from memoleo._platform import renew_after_fork
-from memoleo._reader import NOT_LOOKED
 from memoleo._store import Job, Store
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo.errors import ConfigError
 from memoleo.keys._address import Key
 
-__all__ = ["Finding", "Verification", "Verified", "Verifier", "passes", "sampled", "verify"]
+__all__ = ["Finding", "Verification", "Verified", "Verifier", "sampled", "verify"]
 
 VERIFIED = "verified"
 """Where a store's `Notebook` keeps what processes found."""
@@ -227,20 +225,21 @@ def verify(sample: float = 0.01, per_minute: float = _PER_MINUTE) -> _Verifying:
     return _Verifying(Verification(sample, per_minute))
 
 
-def sampled(fresh: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a reader that lets some hits take the long way, as the settings ask."""
+def sampled(lookup: Fragment) -> Fragment:
+    """Return a lookup that lets some hits take the long way, as the settings ask."""
     holds = by_settings()
     if holds is None:
-        return fresh
-    draws = holds.draws
+        return lookup
+    lines = _SAMPLED.format(lookup=nested(lookup.lines))
+    return Fragment(lines, {**lookup.names, "draws": holds.draws, "drawn": _drawn})
 
-    def some(key: bytes) -> Any:
-        if draws():
-            _drawn.yes = True
-            return NOT_LOOKED
-        return fresh(key)
 
-    return some
+_SAMPLED = """\
+if $draws():
+ $drawn.yes = True
+ $missed = $NOT_LOOKED
+else:
+{lookup}"""
 
 
 class _Drawn(threading.local):
@@ -250,15 +249,6 @@ class _Drawn(threading.local):
 
 
 _drawn = _Drawn()
-
-
-def passes() -> bool:
-    """Whether a hit in a block of `verify` may take the short way, since it isn't picked."""
-    around = _around.get()
-    if around is None or explains():
-        return False
-    _drawn.yes = around.draws()
-    return not _drawn.yes
 
 
 class Verifier:

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -25,23 +25,24 @@ import xxhash
 import memoleo.keys._adapters
 import memoleo.keys._arrays
 import memoleo.keys._callables  # noqa: F401
-from memoleo.errors import ConfigError, KeyingError
-from memoleo.keys._bind import (
+from memoleo._compiled import (
+    POSITIONAL,
     UNSET,
     VAR_KEYWORD,
     VAR_POSITIONAL,
+    Fragment,
     Parameter,
-    bound_names,
-    compile_binder,
-    read_parameters,
+    compile_function,
 )
+from memoleo.errors import ConfigError, KeyingError
+from memoleo.keys._bind import bound_names, read_parameters
 from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write
 from memoleo.keys._layout import STATE_WAYS_OUT, layout_of, layout_of_method
 from memoleo.keys._plain import encode_plain, is_plain
 from memoleo.keys._portrait import Description, Portrait
 from memoleo.keys._settings import content_of_version, read_settings
 
-__all__ = ["UNSET", "Keyer"]
+__all__ = ["UNSET", "Keyer", "Recipe"]
 
 _DOMAIN = b"memoleo:call:1"
 _CAPTURED = " (captured)"
@@ -56,6 +57,27 @@ _MOST_CLASSES = 256
 _AS_SPELLED = (Parameter("args", VAR_POSITIONAL), Parameter("kwargs", VAR_KEYWORD))
 
 _MakeKey = Callable[..., bytes]
+
+
+class Recipe(NamedTuple):
+    """How the keys of a function are made, for whoever compiles it into something larger.
+
+    Parameters
+    ----------
+    parameters
+        the signature
+    fragment
+        what leaves the key in ``$key``
+    owner
+        for methods, the class on whose instances it holds, or the class on which it is called
+    of_class
+        whether it holds for calls on the class itself
+    """
+
+    parameters: tuple[Parameter, ...]
+    fragment: Fragment
+    owner: type | None
+    of_class: bool
 
 
 class Keyer:
@@ -89,6 +111,7 @@ class Keyer:
         "_is_method",
         "_parameters",
         "_plans",
+        "_recipes",
         "_settings",
         "_type",
         "_version",
@@ -132,6 +155,7 @@ class Keyer:
         self._is_method = yes
         self._plans: dict[Any, _MakeKey] = {}
         self._class_plans: dict[Any, _MakeKey] = {}
+        self._recipes: dict[Any, Recipe] = {}
         self._views: dict[Any, _View] = {}
         self.make = self._key_by_owner if yes else self._first_key
         self.bind = self._first_bind
@@ -143,7 +167,8 @@ class Keyer:
             def bind(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
                 return {"args": args, "kwargs": kwargs}
         else:
-            binder = compile_binder(parameters, bound_names(parameters), {})
+            fragment = Fragment(f"return {bound_names(parameters)}", {})
+            binder = compile_function(parameters, fragment, name=_name(self._func))
 
             def bind(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
                 bound: dict[str, Any] = binder(*args, **kwargs)
@@ -185,6 +210,28 @@ class Keyer:
         view = self._views[mark]
         return Description(view.portrait, view.values(*args, **kwargs))
 
+    @property
+    def parameters(self) -> tuple[Parameter, ...] | None:
+        """The signature; `None` if the function doesn't tell it."""
+        return self._parameters
+
+    def recipe(self, args: tuple[Any, ...]) -> Recipe | None:
+        """Return how the keys of calls like this one are made; `None` if only `make` knows.
+
+        Parameters
+        ----------
+        args
+            the positional arguments of a call that was keyed before
+        """
+        if self._parameters is None:
+            return None
+        if not self._is_method:
+            return self._recipes.get((None, False))
+        if not args or self._parameters[0].kind > POSITIONAL:
+            return None
+        of_class = isinstance(args[0], type)
+        return self._recipes.get((args[0] if of_class else type(args[0]), of_class))
+
     def _first_key(self, /, *args: Any, **kwargs: Any) -> bytes:
         self.make = self._plan(None)
         return self.make(*args, **kwargs)
@@ -205,6 +252,7 @@ class Keyer:
         if plan is None:
             if len(plans) >= _MOST_CLASSES:
                 plans.clear()
+                self._recipes.clear()
                 self._views.clear()
             plan = plans[owner] = self._plan(owner, of_class)
         return plan(*args, **kwargs)
@@ -247,18 +295,26 @@ class Keyer:
         header.append(frame("" if owner is None else class_name(owner)))
         header.append(canonical([names, self._settings.content()]))
         for place, (cell, name) in enumerate(logic.live):
-            source = f"_memoleo_live{place}"
-            layout.add(f"{name}{_CAPTURED}", f"{source}.cell_contents", **{source: cell})
+            source = f"live{place}"
+            layout.add(f"{name}{_CAPTURED}", f"${source}.cell_contents", **{source: cell})
         result = "".join(f"{value}, " for value in layout.values)
         facts = {**logic.facts, "type": _digest(self._type), "settings": _digest(header[-1])}
         if owner is not None:
             facts["class"] = _digest(class_name(owner))
         self._views[owner, of_class] = _View(
             Portrait(label_of(self._func), tuple(layout.labels), facts),
-            partial(compile_binder, parameters, f"({result})", layout.names),
+            partial(
+                compile_function,
+                parameters,
+                Fragment(f"return ({result})", layout.names),
+                name=_name(self._func),
+            ),
         )
-        make = _make_key(parameters, f"({result})", layout.names, b"".join(header), layout.labels)
+        fragment = _key_fragment(f"({result})", layout.names, b"".join(header), layout.labels)
+        ending = Fragment("return $key", {})
+        make: _MakeKey = compile_function(parameters, fragment, ending, name=_name(self._func))
         if not logic.pins and not logic.live:
+            self._recipes[owner, of_class] = Recipe(parameters, fragment, owner, of_class)
             return make
         is_current = logic.is_current
         captured = tuple(f"{name}{_CAPTURED}" for _, name in logic.live)
@@ -306,25 +362,22 @@ def _digest(content: str | bytes) -> bytes:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).digest()
 
 
-_FAST_LANE = """\
-if not _memoleo_is_plain(values):
- return _memoleo_tagged(values)
-try:
- _memoleo_body = _memoleo_encode(values)
-except (UnicodeEncodeError, OverflowError):
- return _memoleo_tagged(values)
-_memoleo_mark = _memoleo_digest(_memoleo_body, _memoleo_seed)
-return _memoleo_known(_memoleo_mark) or _memoleo_remember(_memoleo_body, _memoleo_mark)"""
+_KEY = """\
+$values = {values}
+if $is_plain($values):
+ try:
+  $body = $encode($values)
+ except ($UnicodeEncodeError, $OverflowError):
+  $key = $tagged($values)
+ else:
+  $mark = $digest($body, $seed)
+  $key = $known($mark) or $remember($body, $mark)
+else:
+ $key = $tagged($values)"""
 
 
-def _make_key(
-    parameters: tuple[Parameter, ...],
-    result: str,
-    names: dict[str, Any],
-    header: bytes,
-    labels: list[str],
-) -> Callable[..., bytes]:
-    """Return a function with the signature of the keyed one that returns the key of a call."""
+def _key_fragment(values: str, names: dict[str, Any], header: bytes, labels: list[str]) -> Fragment:
+    """Return what leaves the key of a call in ``$key``."""
     known: dict[bytes, bytes] = {}
     plain_start = hashlib.sha256(header + b"\x01")
     tagged_start = hashlib.sha256(header + b"\x02")
@@ -369,9 +422,10 @@ def _make_key(
         "seed": _SEED,
         "known": known.get,
         "remember": partial(remember, start=plain_start),
+        "UnicodeEncodeError": UnicodeEncodeError,
+        "OverflowError": OverflowError,
     }
-    names = {**names, **{f"_memoleo_{name}": value for name, value in scope.items()}}
-    return compile_binder(parameters, result, names, _FAST_LANE)
+    return Fragment(_KEY.format(values=values), {**names, **scope})
 
 
 def _keying_error(name: str, error: Unkeyable) -> KeyingError:

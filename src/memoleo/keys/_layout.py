@@ -6,8 +6,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from memoleo._compiled import UNSET, VAR_KEYWORD, VAR_POSITIONAL, Parameter
 from memoleo.errors import KeyingError
-from memoleo.keys._bind import UNSET, VAR_KEYWORD, VAR_POSITIONAL, Parameter
 from memoleo.keys._canonical import class_name, is_keyable
 from memoleo.keys._instances import is_bare, self_content
 from memoleo.keys._normalize import normal_text
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     values
         the source of each value
     names
-        objects that the sources refer to
+        objects that the sources refer to, with a ``$``
     """
 
     labels: list[str]
@@ -65,26 +65,24 @@ def layout_of(parameters: tuple[Parameter, ...], settings: Settings) -> Layout:
         if one.name in settings.ignore:
             continue
         change = settings.normalizers.get(one.name)
-        change_name = f"_memoleo_change{place}"
+        change_name = f"change{place}"
         names: dict[str, Any] = {}
         value = one.name
         if one.kind == VAR_KEYWORD:
             if settings.ignore or settings.normalizers:
                 names[change_name] = _rest(settings, change)
-                value = f"{change_name}({value})"
+                value = f"${change_name}({value})"
         elif change is not None:
             names[change_name] = _guarded(change, one.name)
-            names["_memoleo_map"] = map
+            names["map"] = map
             many = one.kind == VAR_POSITIONAL
-            value = (
-                f"[*_memoleo_map({change_name}, {value})]" if many else f"{change_name}({value})"
-            )
+            value = f"[*$map(${change_name}, {value})]" if many else f"${change_name}({value})"
         elif one.kind == VAR_POSITIONAL:
             value = f"[*{value}]"
         if _is_sentinel(one.default):
-            default = f"_memoleo_sentinel{place}"
-            names |= {default: one.default, "_memoleo_left_out": _LEFT_OUT}
-            value = f"_memoleo_left_out if {one.name} is {default} else {value}"
+            default = f"sentinel{place}"
+            names |= {default: one.default, "left_out": _LEFT_OUT}
+            value = f"$left_out if {one.name} is ${default} else {value}"
         layout.add(one.name, value, **names)
     return layout
 
@@ -102,7 +100,7 @@ def layout_of_method(
             read = self_content(owner)
         else:
             read = _guarded_state(state) if callable(state) else _attributes(state)
-        layout.add("self", f"_memoleo_state({parameters[0].name})", _memoleo_state=read)
+        layout.add("self", f"$state({parameters[0].name})", state=read)
     rest = layout_of(parameters[1:], settings)
     return Layout(
         layout.labels + rest.labels, layout.values + rest.values, layout.names | rest.names

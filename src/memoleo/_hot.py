@@ -1,0 +1,189 @@
+"""One decorated function, compiled into one Python function: from its arguments to its value.
+
+A hit in memory is a microsecond of work: making the key, one lookup, decoding. Each call of a
+Python function on the way would add a tenth to it, and each ``*args`` that is packed and unpacked
+another, so there is none: the text of the key, the text of the lookup and the text below become
+one function with the parameters of the user's own. It is compiled when the function is first
+called, and stands in the place of `stub` from then on.
+
+It decides nothing by itself. Whatever isn't a plain call under the cache that it was compiled for
+goes to ``slowly``, and whatever isn't a hit goes to the flow; the user's function is run from here,
+so that recursion costs one frame a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from memoleo import _default, _settings, _switch
+from memoleo._compiled import (
+    KEYWORD_ONLY,
+    VAR_KEYWORD,
+    VAR_POSITIONAL,
+    Fragment,
+    Parameter,
+    compile_function,
+    handed_on,
+    nested,
+)
+from memoleo._drive import conclude
+from memoleo._reader import no_lookup
+from memoleo._switch import Mode, mode
+from memoleo.errors import KeyingError
+from memoleo.keys._keyer import Recipe
+
+__all__ = ["compile_call", "exchange", "stub"]
+
+_AS_SPELLED = (Parameter("$args", VAR_POSITIONAL), Parameter("$kwargs", VAR_KEYWORD))
+
+_CALL = """\
+if not ($mode() is $SERVE and $switch.on and $settings.in_force is $current{default}):
+ return {await_}$slowly({spelled})
+try:
+{key}
+except $KeyingError:
+ raise
+except $TypeError:
+ return {await_}$function({arguments})
+{lookup}
+$turn = {await_}$begin($key, $missed, $partial($function, {arguments}))
+if $turn.outcome is None:
+ try:
+  $value = {await_}$function({arguments})
+ except $BaseException as $error:
+  {await_}$failed($turn, $error)
+ else:
+  {await_}$returned($turn, $value)
+return $conclude($turn)"""
+
+
+def stub(slowly: Callable[..., Any], name: str, *, awaits: bool) -> FunctionType:
+    """Return what stands in the place of a compiled call before there is one.
+
+    Parameters
+    ----------
+    slowly
+        answers any call, from its positional and its keyword arguments
+    name
+        the qualified name of the user's function
+    awaits
+        whether that is a coroutine function
+    """
+    line = f"return {'await ' if awaits else ''}$slowly($args, $kwargs)"
+    fragment = Fragment(line, {"slowly": slowly})
+    return compile_function(_AS_SPELLED, fragment, name=name, awaits=awaits)
+
+
+def compile_call(
+    function: Callable[..., Any],
+    parameters: Sequence[Parameter] | None,
+    recipe: Recipe | None,
+    lookup: Fragment | None,
+    *,
+    keyer: Any,
+    cache: Any,
+    settings: Any,
+    is_default: bool,
+    slowly: Callable[..., Any],
+    begin: Callable[..., Any],
+    failed: Callable[..., Any],
+    returned: Callable[..., Any],
+    awaits: bool,
+) -> FunctionType:
+    """Compile the calls of one function.
+
+    Parameters
+    ----------
+    function
+        the user's
+    parameters
+        its signature; `None` if its arguments must be handed on as they were spelled
+    recipe
+        how its keys are made; `None` if that is not the same for long
+    lookup
+        how a fresh entry is found; `None` if only the flow knows
+    keyer
+        makes the keys that `recipe` doesn't
+    cache, settings, is_default
+        what it holds for, and whether the cache is only the default one until there is another
+    slowly
+        answers the calls that aren't plain, from their positional and keyword arguments
+    begin, failed, returned
+        what is done before and after the function is run
+    awaits
+        whether it is a coroutine function
+    """
+    arguments = "*$args, **$kwargs" if parameters is None else handed_on(parameters)
+    make = f"$key = $keyer.make({arguments})"
+    lookup = no_lookup() if lookup is None else lookup
+    names: dict[str, Any] = {
+        "mode": mode.get,
+        "SERVE": Mode.SERVE,
+        "switch": _switch,
+        "settings": _settings,
+        "current": settings,
+        "default": _default,
+        "cache": cache,
+        "slowly": slowly,
+        "function": function,
+        "keyer": keyer,
+        "begin": begin,
+        "failed": failed,
+        "returned": returned,
+        "conclude": conclude,
+        "partial": partial,
+        "KeyingError": KeyingError,
+        "TypeError": TypeError,
+        "BaseException": BaseException,
+        "type": type,
+    }
+    if parameters is None or recipe is None:
+        key, key_names = Fragment(make, {})
+    else:
+        key, key_names = recipe.fragment
+        if recipe.owner is not None:
+            names["owner"] = recipe.owner
+            owner = parameters[0].name if recipe.of_class else f"$type({parameters[0].name})"
+            key = f"if {owner} is $owner:\n{nested(key)}\nelse:\n {make}"
+    text = _CALL.format(
+        await_="await " if awaits else "",
+        default=" and $default.current is $cache" if is_default else "",
+        spelled="$args, $kwargs" if parameters is None else _spelled(parameters),
+        arguments=arguments,
+        key=nested(key),
+        lookup=lookup.lines,
+    )
+    fragment = Fragment(text, {**key_names, **lookup.names, **names})
+    return compile_function(
+        _AS_SPELLED if parameters is None else parameters,
+        fragment,
+        awaits=awaits,
+    )
+
+
+def exchange(stub: FunctionType, call: FunctionType) -> None:
+    """Let a stub be a compiled call from now on, for everybody who has it already.
+
+    Only once: the names of a second one would come into the first one's way in other threads.
+    """
+    stub.__globals__.update(call.__globals__)
+    stub.__defaults__ = call.__defaults__
+    stub.__kwdefaults__ = call.__kwdefaults__
+    # Last, and at once: other threads may be calling it.
+    stub.__code__ = call.__code__
+
+
+def _spelled(parameters: Sequence[Parameter]) -> str:
+    """Return the source of the positional and the keyword arguments, as two values."""
+    args, kwargs = [], []
+    for one in parameters:
+        if one.kind == KEYWORD_ONLY:
+            kwargs.append(f"{one.name!r}: {one.name}")
+        elif one.kind == VAR_KEYWORD:
+            kwargs.append(f"**{one.name}")
+        else:
+            args.append(f"*{one.name}" if one.kind == VAR_POSITIONAL else one.name)
+    return f"({''.join(f'{arg}, ' for arg in args)}), {{{', '.join(kwargs)}}}"
