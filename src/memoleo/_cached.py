@@ -213,6 +213,9 @@ class CachedFunction(WrappedCallable[P, R]):
             attached = self._attached = _Attached(cache, counters, settings)
         return attached
 
+    def _job_of(self, args: Any, kwargs: Any) -> Job:
+        return self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
+
     def _job(self, key: bytes, compute: partial[Any]) -> Job:
         attached = self._at()
         args, kwargs = compute.args, compute.keywords
@@ -261,7 +264,7 @@ class CachedFunction(WrappedCallable[P, R]):
     @takes_call
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute a call now, and replace what is stored."""
-        job = self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
+        job = self._job_of(args, kwargs)
         return self._perform(job, Intent.REFRESH)  # type: ignore[no-any-return]
 
     @takes_call
@@ -272,14 +275,14 @@ class CachedFunction(WrappedCallable[P, R]):
     @takes_call
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> StoredEntry | None:
         """Return the entry of a call, fresh or not, or `None`; nothing is computed or counted."""
-        job = self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
+        job = self._job_of(args, kwargs)
         entry: StoredEntry | None = self._at().cache.calls.peek(job)
         return entry
 
     @takes_call
     def explain(self, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return why a call would be a hit or a miss; nothing is computed or counted."""
-        job = self._job(self._keyer.key(args, kwargs), args, kwargs)
+        job = self._job_of(args, kwargs)
         found: Explanation = self._at().cache.calls.explain(job)
         return found
 
