@@ -18,13 +18,17 @@ from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
 from memoleo.patches._ollama_rules import make_rules
 from memoleo.patches._package import Package
+from memoleo.patches.httpx import HttpxPackage
 from memoleo.patches.ollama import OllamaPackage, is_client, wrapped_client
+from memoleo.patches.requests import RequestsPackage
 
 __all__ = ["Enabled", "disable", "enable", "proxy"]
 
 T = TypeVar("T")
 
-_PACKAGES: dict[str, Package] = {package.name: package for package in (OllamaPackage(),)}
+_PACKAGES: dict[str, Package] = {
+    package.name: package for package in (OllamaPackage(), RequestsPackage(), HttpxPackage())
+}
 _lock = threading.RLock()
 _handles: list[Enabled] = []
 
@@ -90,6 +94,7 @@ class Enabled:
 def enable(
     *names: str,
     targets: Sequence[Any] = (),
+    rules: Sequence[Any] | None = None,
     cache: Cache | str | None = None,
     config: str | os.PathLike[str] | None = None,
     share_by_digest: bool = False,
@@ -106,9 +111,15 @@ def enable(
     Parameters
     ----------
     names
-        the packages; left out, ``"ollama"``
+        the packages: "ollama", "requests", "httpx"; left out, ``"ollama"``, and the other two if
+        the settings have rules for HTTP calls
     targets
         classes and functions of one's own; not available yet
+    rules
+        for "requests" and "httpx": which calls are cached; see `memoleo.http_rules.Rule`. Each is
+        a rule, a dictionary with the same keys, or the name of a preset ("ollama",
+        "huggingface"). Those of the settings come after them; left out and without any in the
+        settings, it is the presets
     cache
         a `Cache`, or the URL of one; `None` is the default cache, looked up at each call
     config
@@ -150,7 +161,8 @@ def enable(
     if own is not None and cache is None:
         cache = own.cache_url
     packages = _chosen(names, settings)
-    options = {
+    options: dict[str, Any] = {
+        "rules": rules,
         "share_by_digest": share_by_digest,
         "profiles": profiles,
         "policies": policies,

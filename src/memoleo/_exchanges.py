@@ -122,14 +122,14 @@ class Exchanges:
     cache
         returns the cache, at each call
     failures
-        what the library raises when a host can't be reached
+        returns what the library raises when a host can't be reached
     """
 
     def __init__(
         self,
         rules: Iterable[Rule],
         cache: Callable[[], Cache],
-        failures: tuple[type[BaseException], ...] = (OSError,),
+        failures: Callable[[], tuple[type[BaseException], ...]] = lambda: (OSError,),
     ) -> None:
         self.rules = tuple(rules)
         self.failures = failures
@@ -161,25 +161,12 @@ class Exchanges:
             if rule.api is not None and not APIS[rule.api].asks(request):
                 return None
             key = key_of(rule, request, fingerprint)
-            return None if key is None else Exchange(self, self._lane(rule), rule, request, key)
+            return None if key is None else Exchange(self, self.lane(rule), rule, request, key)
         except Exception as error:
             self.note("reading a request", error)
             return None
 
-    def fresh(self, rule: Rule, key: bytes) -> Answer | None:
-        """Return the answer under a key if it is at hand, fresh, and nothing else is wanted."""
-        if _mode() is not _switch.Mode.SERVE or not _switch.enabled():
-            return None
-        lane = self._lane(rule)
-        if lane.fresh is None:
-            return None
-        found = lane.fresh(key)
-        if type(found) is Missed or not _holds(found.answer, lane):
-            return None
-        answer: Answer = found.answer
-        return answer
-
-    def _lane(self, rule: Rule) -> _Lane:
+    def lane(self, rule: Rule) -> _Lane:
         lane = self._lanes.get(id(rule))
         cache = self._cache()
         if lane is None or lane.cache is not cache or lane.settings is not _settings.current():
@@ -268,6 +255,17 @@ class Exchange:
             self._judge(error)
         return self.answered or await self._adrive(send)
 
+    def again(self) -> Answer | None:
+        """Return the answer if this very call is made again, and it is at hand and fresh."""
+        lane = self._lane = self._exchanges.lane(self.rule)
+        if lane.fresh is None or _mode() is not _switch.Mode.SERVE or not _switch.enabled():
+            return None
+        found = lane.fresh(self.key)
+        if type(found) is Missed or not _holds(found.answer, lane):
+            return None
+        answer: Answer = found.answer
+        return answer
+
     def _judge(self, error: Exception) -> None:
         """Raise what the call itself raised; note what is our own."""
         if self.failed is not None:
@@ -342,7 +340,7 @@ class Exchange:
             sent = yield {} if old is None else validators(old)
         except BaseException as error:
             self.failed = error
-            self._leave(permit, True if isinstance(error, self._exchanges.failures) else None)
+            self._leave(permit, True if isinstance(error, self._exchanges.failures()) else None)
             raise
         answer = sent.answer
         status = 0 if answer is None else answer.status

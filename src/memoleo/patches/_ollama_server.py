@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from memoleo._fingerprint import fingerprint
 from memoleo.keys._canonical import canonical, frame
 
-__all__ = ["Server", "server_at", "server_of"]
+__all__ = ["Server", "route_of", "server_at", "server_of"]
 
 _HARMLESS = frozenset(
     {
@@ -155,7 +155,7 @@ def server_of(client: Any) -> Server | None:
         and not _cookies(http.cookies.jar)
     ):
         return found.server
-    signs, route = _signs(http), _route(http)
+    signs, route = _signs(http), route_of(http, http.base_url)
     if signs is None or route is None:
         return None
     plain, _ = _taken_apart(str(http.base_url))
@@ -191,8 +191,8 @@ def _signs(http: Any) -> list[Sign] | None:
     return signs
 
 
-def _route(http: Any) -> bytes | None:
-    """Return what lies between a client and the address that it names; empty for nothing.
+def route_of(http: Any, url: Any) -> bytes | None:
+    """Return what lies between an `httpx` client and a URL; empty for nothing.
 
     A proxy or a socket may lead to another server of the same name. A transport of somebody's own
     answers as it likes, and hooks change requests on their way: such a client is the only one to
@@ -200,7 +200,7 @@ def _route(http: Any) -> bytes | None:
     """
     if http.event_hooks["request"]:
         return _mark(http)
-    transport = http._transport_for_url(http.base_url)
+    transport = http._transport_for_url(url)
     if type(transport).__name__ not in _TRANSPORTS or type(transport).__module__ not in _HTTPX:
         return _mark(transport)
     pool = transport._pool

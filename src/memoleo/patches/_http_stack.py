@@ -1,0 +1,82 @@
+"""The rules of all that is enabled, the innermost first: what both HTTP packages stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from memoleo import _switch
+from memoleo._cache import Cache
+from memoleo._exchanges import Exchange, Exchanges
+from memoleo.config import Settings
+from memoleo.http_rules._messages import Request
+from memoleo.http_rules._presets import PRESETS, rules_of
+from memoleo.http_rules._rule import Rule
+from memoleo.patches._passing import is_answered_above, is_passing
+
+__all__ = ["Stack", "exchanges_for", "rules_for"]
+
+
+def rules_for(settings: Settings, options: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """Return the rules that `enable` was given, then those of the settings, else the presets.
+
+    Raises
+    ------
+    ConfigError
+        one of them is wrong
+    """
+    given = options["rules"]
+    own = () if given is None else rules_of(given)
+    found = (*own, *rules_of(settings.http_rules))
+    return found if found or given is not None else rules_of(PRESETS)
+
+
+def exchanges_for(
+    cache: Callable[[], Cache],
+    settings: Settings,
+    options: Mapping[str, Any],
+    failures: Callable[[], tuple[type[BaseException], ...]],
+) -> Exchanges:
+    """Return what answers the calls of one `enable`."""
+    return Exchanges(rules_for(settings, options), cache, failures)
+
+
+class Stack:
+    """What answers, the last one that was enabled first."""
+
+    def __init__(self) -> None:
+        self._all: tuple[Exchanges, ...] = ()
+
+    def use(self, stack: Sequence[Exchanges]) -> None:
+        """Answer with these from now on."""
+        self._all = tuple(reversed(stack))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody answers."""
+        return not self._all
+
+    def at_work(self) -> bool:
+        """Whether a call that comes in now is to be looked at."""
+        if not self._all or is_passing():
+            return False
+        try:
+            return _switch.enabled() and _switch.mode.get() is not _switch.Mode.BYPASS
+        except Exception:
+            return False
+
+    def names(self, method: str, url: str) -> bool:
+        """Whether a rule names calls of this method to this URL."""
+        return any(each.rule_for(method, url) is not None for each in self._all)
+
+    def exchange(self, request: Request) -> Exchange | None:
+        """Return a call that is to be answered, by the innermost whose rules name it."""
+        for each in self._all:
+            if each.rule_for(request.method, request.url) is not None:
+                return each.exchange(request)
+        return None
+
+    def note(self, what: str, error: Exception) -> None:
+        """Log a failure of ours, once for each kind."""
+        if self._all:
+            self._all[0].note(what, error)

@@ -1,0 +1,182 @@
+"""The requests library, of which the calls that rules name are answered from a cache.
+
+Calls are taken hold of at two places. Every one ends in ``Session.send``, where all that it says
+is known; ``Session.request`` comes before, and spares a hit the making of a request that would
+not be sent, which costs more than everything else together.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from memoleo._cache import Cache
+from memoleo._exchanges import Exchange, Exchanges, Sent
+from memoleo._imports import when_imported
+from memoleo._patch import Patch
+from memoleo.config import Settings
+from memoleo.errors import CircuitOpenError
+from memoleo.patches._http_stack import Stack, exchanges_for
+from memoleo.patches._passing import passing
+
+__all__ = ["RequestsPackage"]
+
+
+class RequestsPackage:
+    """The class ``requests.Session``, patched while somebody wants it; see `Package`."""
+
+    name = "requests"
+    options = frozenset({"rules"})
+
+    def __init__(self) -> None:
+        self._stack = Stack()
+        self._patches: list[Patch] = []
+        self._lock = threading.Lock()
+        self._unhook: Callable[[], None] | None = None
+
+    def wanted(self, settings: Settings) -> bool:
+        """See `Package.wanted`."""
+        return bool(settings.http_rules)
+
+    def answers(
+        self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
+    ) -> Exchanges:
+        """See `Package.answers`."""
+        return exchanges_for(cache, settings, options, _failures)
+
+    def turn(self, stack: Sequence[Exchanges]) -> None:
+        """See `Package.turn`."""
+        self._stack.use(stack)
+        if not stack:
+            if self._unhook is not None:
+                self._unhook()
+                self._unhook = None
+            with self._lock:
+                for patch in reversed(self._patches):
+                    patch.restore()
+        elif self._unhook is None:
+            self._unhook = when_imported("requests", self._imported)
+        elif self._patches and "requests" in sys.modules:
+            self._imported(sys.modules["requests"])
+
+    def _imported(self, package: ModuleType) -> None:
+        with self._lock:
+            if self._stack.empty:
+                return
+            if not self._patches:
+                from memoleo.patches._requests_calls import Spelled
+
+                spelled = Spelled(package.Session)
+                self._patches = [
+                    Patch(package.Session, "send", lambda original: _send(original, self._stack, spelled)),
+                    Patch(package.Session, "request", lambda original: _request(original, self._stack, spelled)),
+                ]
+            for patch in self._patches:
+                patch.apply()
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    import requests
+
+    return (requests.ConnectionError, requests.Timeout)
+
+
+def _request(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
+    """Return what stands in for ``Session.request``."""
+
+    @wraps(original)
+    def request(self: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
+        if not stack.at_work():
+            return original(self, method, url, *args, **kwargs)
+        try:
+            mark = None if args else spelled.mark(self, method, url, kwargs)
+            found = None if mark is None else spelled.find(self, mark, kwargs)
+        except Exception as error:
+            stack.note("looking for an answer", error)
+            mark = found = None
+        if found is not None:
+            return found
+        with spelled.awaiting(mark, method, url):
+            return original(self, method, url, *args, **kwargs)
+
+    return request
+
+
+def _send(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
+    """Return what stands in for ``Session.send``."""
+
+    @wraps(original)
+    def send(self: Any, request: Any, **kwargs: Any) -> Any:
+        exchange = None
+        if stack.at_work():
+            try:
+                exchange = spelled.exchange(self, stack, request, kwargs)
+            except Exception as error:
+                stack.note("reading a request", error)
+        if exchange is None:
+            return original(self, request, **kwargs)
+        return _answered(exchange, original, self, request, kwargs)
+
+    return send
+
+
+def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwargs: Any) -> Any:
+    from memoleo.patches._requests_calls import hooked, fits
+    from memoleo.patches._requests_responses import CircuitOpen, answer_of, response_of, teed
+
+    stream = bool(kwargs.get("stream", session.stream))
+
+    def call(extra: Mapping[str, str]) -> Sent:
+        seen: list[Any] = []
+        sent = hooked(request, seen, extra)
+        with passing():
+            response = original(session, sent, **kwargs)
+        if sent is not request and response.request is sent:
+            response.request = request
+        if stream:
+            return Sent(None, response)
+        said = seen[-1] if seen and response is not seen[-1] else response
+        return Sent(answer_of(said, request, said.content), response)
+
+    started = time.perf_counter()
+    try:
+        sent = exchange.run(call, streamed=stream)
+    except CircuitOpenError as error:
+        refused = CircuitOpen(error.host, error.retry_in)
+        refused.request = request
+        raise refused from None
+    response = sent.response
+    if response is None:
+        assert sent.answer is not None
+        if not fits(sent.answer, kwargs):
+            with passing():
+                return original(session, request, **kwargs)
+        adapter = session.get_adapter(request.url)
+        response = response_of(sent.answer, request, adapter, stream=stream)
+        return _dispatched(session, request, response, kwargs)
+    if stream and not request.hooks.get("response") and not response._content_consumed:
+
+        def keep(body: bytes, ms: float) -> None:
+            exchange.keep(answer_of(response, request, body), ms)
+
+        teed(response, keep, exchange.ended, started)
+    return response
+
+
+def _dispatched(session: Any, request: Any, response: Any, kwargs: Any) -> Any:
+    """Let the hooks see a response, as ``Session.send`` does."""
+    if not request.hooks.get("response"):
+        return response
+    from requests.hooks import dispatch_hook
+
+    own = {key: value for key, value in kwargs.items() if key != "allow_redirects"}
+    own.setdefault("stream", session.stream)
+    own.setdefault("verify", session.verify)
+    own.setdefault("cert", session.cert)
+    own.setdefault("proxies", session.proxies)
+    return dispatch_hook("response", request.hooks, response, **own)
