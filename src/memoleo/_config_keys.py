@@ -11,7 +11,7 @@ import msgspec
 from memoleo._units import parse_duration
 from memoleo.errors import ConfigError
 
-__all__ = ["ALIASES", "KEYS", "Kind", "kind_of"]
+__all__ = ["ALIASES", "KEYS", "TABLES", "Kind", "kind_of"]
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -146,6 +146,19 @@ FRACTION = Kind("a number from 0 to 1", _fraction, lambda text: _fraction(float(
 DURATION = Kind(
     'seconds, or text such as "90s", "24h", "30d" or "forever"', parse_duration, _duration_text
 )
+
+
+def _rules(value: Any) -> tuple[Any, ...]:
+    from memoleo.http_rules._presets import rules_of
+
+    return rules_of(value)
+
+
+def _no_text(text: str) -> Any:
+    raise ValueError
+
+
+RULES = Kind('a list of tables with "method" and "url", in a file', _rules, _no_text)
 DELAYS = Kind("a list of milliseconds such as [100, 300, 900]", _milliseconds, _milliseconds_text)
 
 TABLE = Kind("a table of settings", _table, _table)
@@ -197,6 +210,9 @@ KEYS: dict[str, dict[str, Kind]] = {
         "persist": BOOLEAN,
         "interval": DURATION,
     },
+    "http": {
+        "rules": RULES,
+    },
     "savings": {
         "currency": TEXT,
         "compute_per_hour": NUMBER,
@@ -209,6 +225,9 @@ KEYS: dict[str, dict[str, Kind]] = {
 Types have a section each, ``types.<name>``, with a `ttl`; ``savings.tokens.<pattern>`` is a price;
 what is in ``ollama.profiles.<name>`` and ``ollama.policies.<name>`` is checked where it is used.
 """
+
+TABLES = {"http.rules": "http."}
+"""Keys that hold tables, and what goes before the place inside them that an error names."""
 
 ALIASES = {"enabled": "caching.enabled"}
 """Other spellings of a key; ``caching.ttl_<type>`` is one of ``types.<type>.ttl``."""

@@ -22,8 +22,9 @@ from memoleo._config_files import (
     read_file,
     sqlite_url,
 )
-from memoleo._config_keys import ALIASES, KEYS, kind_of
+from memoleo._config_keys import ALIASES, KEYS, TABLES, kind_of
 from memoleo.errors import ConfigError
+from memoleo.http_rules._rule import Rule
 
 __all__ = [
     "Inference",
@@ -193,6 +194,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         how many that are at most, in one process
     inference, networking, workers, ollama, metrics, savings
         the sections of the same names
+    http_rules
+        which HTTP calls are cached
     file
         the file that was read; `None` if there is none
     origins
@@ -212,6 +215,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ollama: Ollama = Ollama()
     metrics: Metrics = Metrics()
     savings: Savings = Savings()
+    http_rules: tuple[Rule, ...] = ()
     file: str | None = None
     origins: dict[str, str] = {}
 
@@ -238,6 +242,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             prices = fields.pop("tokens", {})
             values.update((f"savings.tokens.{name}", price) for name, price in prices.items())
             values.update((f"{section}.{name}", value) for name, value in fields.items())
+        values["http.rules"] = [f"{rule.method} {rule.url}" for rule in self.http_rules]
         for key, value in values.items():
             yield key, value, self.origins.get(key, "default")
 
@@ -315,6 +320,7 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         ollama=Ollama(**sections["ollama"]),
         metrics=Metrics(**sections["metrics"]),
         savings=Savings(**sections["savings"], tokens=prices),
+        http_rules=sections["http"].get("rules", ()),
         file=file,
         origins=origins,
     )
@@ -352,6 +358,10 @@ class _Layer:
             raise ConfigError(f"{place}: there is no such setting.{_nearest(spelled)}")
         try:
             parsed = kind.parse_text(value) if text else kind.parse(value)
+        except ConfigError as error:
+            if key not in TABLES:
+                raise ConfigError(f"{place}: expected {kind.expected}, got {value!r}") from None
+            raise ConfigError(f"{place.removesuffix(key)}{TABLES[key]}{error}") from None
         except (ValueError, OverflowError):
             raise ConfigError(f"{place}: expected {kind.expected}, got {value!r}") from None
         if key == "caching.cache_dir":

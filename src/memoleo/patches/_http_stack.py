@@ -42,23 +42,29 @@ def exchanges_for(
 
 
 class Stack:
-    """What answers, the last one that was enabled first."""
+    """What answers, the last one that was enabled first.
+
+    Attributes
+    ----------
+    all
+        those in force; another tuple after every change
+    """
 
     def __init__(self) -> None:
-        self._all: tuple[Exchanges, ...] = ()
+        self.all: tuple[Exchanges, ...] = ()
 
     def use(self, stack: Sequence[Exchanges]) -> None:
         """Answer with these from now on."""
-        self._all = tuple(reversed(stack))
+        self.all = tuple(reversed(stack))
 
     @property
     def empty(self) -> bool:
         """Whether nobody answers."""
-        return not self._all
+        return not self.all
 
     def at_work(self) -> bool:
         """Whether a call that comes in now is to be looked at."""
-        if not self._all or is_passing():
+        if not self.all or is_passing():
             return False
         try:
             return _switch.enabled() and _switch.mode.get() is not _switch.Mode.BYPASS
@@ -67,16 +73,16 @@ class Stack:
 
     def names(self, method: str, url: str) -> bool:
         """Whether a rule names calls of this method to this URL."""
-        return any(each.rule_for(method, url) is not None for each in self._all)
+        return any(each.rule_for(method, url) is not None for each in self.all)
 
     def exchange(self, request: Request) -> Exchange | None:
         """Return a call that is to be answered, by the innermost whose rules name it."""
-        for each in self._all:
+        for each in self.all:
             if each.rule_for(request.method, request.url) is not None:
                 return each.exchange(request)
         return None
 
     def note(self, what: str, error: Exception) -> None:
         """Log a failure of ours, once for each kind."""
-        if self._all:
-            self._all[0].note(what, error)
+        if self.all:
+            self.all[0].note(what, error)

@@ -15,7 +15,16 @@ from memoleo.errors import CircuitOpenError
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.patches._ollama_server import route_of
 
-__all__ = ["CircuitOpen", "Recorder", "answer_of", "fits", "request_of", "response_of", "with_extra"]
+__all__ = [
+    "CircuitOpen",
+    "Recorder",
+    "answer_of",
+    "authorize",
+    "fits",
+    "request_of",
+    "response_of",
+    "with_extra",
+]
 
 _LARGEST = 64 * 1024**2
 """Bytes of a body that is recorded while it is read."""
@@ -55,7 +64,9 @@ def request_of(client: Any, request: Any, auth: Any) -> Request | None:
             headers = [each for each in headers if each[0].lower() != "authorization"]
             headers.append(("Authorization", basic))
         elif type(auth) is httpx.DigestAuth:
-            caller = repr((getattr(auth, "_username", b""), getattr(auth, "_password", b""))).encode()
+            caller = repr(
+                (getattr(auth, "_username", b""), getattr(auth, "_password", b""))
+            ).encode()
         else:
             return None
     route = route_of(client, request.url)
@@ -72,6 +83,13 @@ def request_of(client: Any, request: Any, auth: Any) -> Request | None:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")
+
+
+def authorize(request: Any, auth: Any) -> None:
+    """Add to a request what basic authentication adds before it is sent."""
+    basic = None if auth is None else _basic(auth)
+    if basic is not None:
+        request.headers["Authorization"] = basic
 
 
 def _basic(auth: Any) -> str | None:
@@ -137,14 +155,13 @@ def response_of(answer: Answer, request: Any, client: Any, *, stream: bool) -> A
     """
     body = bytes(answer.body)
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    if answer.url or answer.method:
-        request = _redirected(request, answer)
+    moved = bool(answer.url or answer.method)
     response: Any = httpx.Response(
         answer.status,
         # The body is decoded already.
         headers=[each for each in raw if each[0].lower() not in _CODED],
         stream=httpx.ByteStream(body),
-        request=request,
+        request=_redirected(request, answer) if moved else request,
         extensions={
             "http_version": _NAMES.get(answer.version, "HTTP/1.1").encode(),
             "reason_phrase": answer.reason.encode("latin-1", "replace"),
@@ -170,7 +187,7 @@ def _redirected(request: Any, answer: Answer) -> Any:
     """Return the request that a redirect made of the first one."""
     headers = httpx.Headers(request.headers)
     if answer.method:
-        for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
+        for name in ("Content-Length", "Transfer-Encoding"):
             headers.pop(name, None)
     url = httpx.URL(answer.url) if answer.url else request.url
     if url.netloc != request.url.netloc:

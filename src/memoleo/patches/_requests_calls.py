@@ -39,9 +39,10 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class _Known:
     """A call that was sent before: what it came to once it was prepared."""
 
-    __slots__ = ("exchange", "prepared")
+    __slots__ = ("among", "exchange", "prepared")
 
-    def __init__(self, exchange: Exchange, prepared: Any) -> None:
+    def __init__(self, exchange: Exchange, prepared: Any, among: Any) -> None:
+        self.among = among
         self.exchange = exchange
         self.prepared = prepared
 
@@ -114,10 +115,10 @@ class Spelled:
             return None
         return xxh3_128_digest(block, _SEED)
 
-    def find(self, session: Any, mark: bytes, kwargs: dict[str, Any]) -> Any:
+    def find(self, session: Any, stack: Stack, mark: bytes, kwargs: dict[str, Any]) -> Any:
         """Return a response if a fresh answer is at hand, else `None`."""
         known = self._known.get(mark)
-        if known is None:
+        if known is None or known.among is not stack.all:
             return None
         answer = known.exchange.again()
         if answer is None or not fits(answer, kwargs):
@@ -161,7 +162,7 @@ class Spelled:
         if exchange is not None and mark is not None and _small(prepared.body):
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[mark] = _Known(exchange, prepared.copy())
+            self._known[mark] = _Known(exchange, prepared.copy(), stack.all)
         return exchange
 
 
@@ -203,7 +204,7 @@ def _caller(prepared: Any, cert: Any) -> bytes | None:
     return b"\0".join(signs)
 
 
-def hooked(prepared: Any, seen: list[Any], extra: Mapping[str, str]) -> Any:
+def hooked(prepared: Any, seen: list[Any] | None, extra: Mapping[str, str]) -> Any:
     """Return what is sent for a request: itself, or a copy where something is to be added.
 
     Parameters
@@ -211,19 +212,20 @@ def hooked(prepared: Any, seen: list[Any], extra: Mapping[str, str]) -> Any:
     prepared
         the request
     seen
-        gets the responses before the caller's own hooks do, which may change them
+        gets the responses and their bodies before the caller's own hooks do, which may change
+        them; `None` if they are not to be read yet
     extra
         headers to add
     """
     hooks = prepared.hooks.get("response")
-    if not hooks and not extra:
+    if not extra and (not hooks or seen is None):
         return prepared
     sent = prepared.copy()
     sent.headers.update(extra)
-    if hooks:
+    if hooks and seen is not None:
 
         def see(response: Any, **_: Any) -> None:
-            seen.append(response)
+            seen.append((response, response.content))
 
         own: list[Callable[..., Any]] = [hooks] if callable(hooks) else list(hooks)
         sent.hooks = {**prepared.hooks, "response": [see, *own]}

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, stream_decode_response_unicode
-from urllib3 import HTTPResponse
+from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from memoleo.errors import CircuitOpenError
 from memoleo.http_rules._messages import Answer, Request
@@ -100,7 +100,7 @@ def response_of(answer: Answer, request: Any, adapter: Any, *, stream: bool) -> 
     response.raw = HTTPResponse(
         io.BytesIO(body if stream else b""),
         # The body is decoded already.
-        [each for each in answer.headers if each[0].lower() not in _CODED],
+        HTTPHeaderDict([each for each in answer.headers if each[0].lower() not in _CODED]),
         answer.status,
         answer.version,
         reason=answer.reason,
@@ -158,7 +158,8 @@ def teed(
     started
         when the request was sent, on the clock `time.perf_counter`
     """
-    original = response.iter_content
+    original: Callable[..., Iterator[Any]] = response.iter_content
+    decode: Callable[..., Iterator[Any]] = stream_decode_response_unicode
     chunks: list[bytes] = []
     state = {"first": True, "size": 0}
 
@@ -181,9 +182,9 @@ def teed(
 
     def iter_content(chunk_size: Any = 1, decode_unicode: bool = False) -> Iterator[Any]:
         if response._content_consumed or not state["first"]:
-            return original(chunk_size, decode_unicode)  # type: ignore[no-any-return]
+            return original(chunk_size, decode_unicode)
         state["first"] = False
         found: Any = recorded(original(chunk_size))
-        return stream_decode_response_unicode(found, response) if decode_unicode else found
+        return decode(found, response) if decode_unicode else found
 
     response.iter_content = iter_content

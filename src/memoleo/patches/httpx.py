@@ -87,7 +87,10 @@ def _failures() -> tuple[type[BaseException], ...]:
 class _Call:
     """A call that is to be answered; what its synchronous and asynchronous forms share."""
 
-    def __init__(self, exchange: Exchange, client: Any, request: Any, kwargs: Any) -> None:
+    def __init__(
+        self, exchange: Exchange, client: Any, request: Any, auth: Any, kwargs: Any
+    ) -> None:
+        self.auth = auth
         self.exchange = exchange
         self.client = client
         self.request = request
@@ -118,11 +121,17 @@ class _Call:
         return sent.response is not None or sent.answer is None or fits(sent.answer, self.follows)
 
     def response(self, sent: Sent) -> Any:
-        from memoleo.patches._httpx_responses import Recorder, answer_of, response_of
+        from memoleo.patches._httpx_responses import (
+            Recorder,
+            answer_of,
+            authorize,
+            response_of,
+        )
 
         response = sent.response
         if response is None:
             assert sent.answer is not None
+            authorize(self.request, self.auth)
             return response_of(sent.answer, self.request, self.client, stream=self.stream)
         if self.stream and not response.is_stream_consumed:
 
@@ -149,7 +158,7 @@ def _begun(stack: Stack, client: Any, request: Any, kwargs: Any) -> _Call | None
             auth = client.auth
         asked = request_of(client, request, auth)
         exchange = None if asked is None else stack.exchange(asked)
-        return None if exchange is None else _Call(exchange, client, request, kwargs)
+        return None if exchange is None else _Call(exchange, client, request, auth, kwargs)
     except Exception as error:
         stack.note("reading a request", error)
         return None

@@ -73,8 +73,16 @@ class RequestsPackage:
 
                 spelled = Spelled(package.Session)
                 self._patches = [
-                    Patch(package.Session, "send", lambda original: _send(original, self._stack, spelled)),
-                    Patch(package.Session, "request", lambda original: _request(original, self._stack, spelled)),
+                    Patch(
+                        package.Session,
+                        "send",
+                        lambda original: _send(original, self._stack, spelled),
+                    ),
+                    Patch(
+                        package.Session,
+                        "request",
+                        lambda original: _request(original, self._stack, spelled),
+                    ),
                 ]
             for patch in self._patches:
                 patch.apply()
@@ -95,7 +103,7 @@ def _request(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
             return original(self, method, url, *args, **kwargs)
         try:
             mark = None if args else spelled.mark(self, method, url, kwargs)
-            found = None if mark is None else spelled.find(self, mark, kwargs)
+            found = None if mark is None else spelled.find(self, stack, mark, kwargs)
         except Exception as error:
             stack.note("looking for an answer", error)
             mark = found = None
@@ -126,22 +134,22 @@ def _send(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
 
 
 def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwargs: Any) -> Any:
-    from memoleo.patches._requests_calls import hooked, fits
+    from memoleo.patches._requests_calls import fits, hooked
     from memoleo.patches._requests_responses import CircuitOpen, answer_of, response_of, teed
 
     stream = bool(kwargs.get("stream", session.stream))
 
     def call(extra: Mapping[str, str]) -> Sent:
         seen: list[Any] = []
-        sent = hooked(request, seen, extra)
+        sent = hooked(request, None if stream else seen, extra)
         with passing():
             response = original(session, sent, **kwargs)
         if sent is not request and response.request is sent:
             response.request = request
         if stream:
             return Sent(None, response)
-        said = seen[-1] if seen and response is not seen[-1] else response
-        return Sent(answer_of(said, request, said.content), response)
+        said, body = seen[-1] if seen else (response, response.content)
+        return Sent(answer_of(said, request, body), response)
 
     started = time.perf_counter()
     try:
@@ -179,4 +187,5 @@ def _dispatched(session: Any, request: Any, response: Any, kwargs: Any) -> Any:
     own.setdefault("verify", session.verify)
     own.setdefault("cert", session.cert)
     own.setdefault("proxies", session.proxies)
-    return dispatch_hook("response", request.hooks, response, **own)
+    dispatch: Callable[..., Any] = dispatch_hook
+    return dispatch("response", request.hooks, response, **own)
