@@ -12,7 +12,7 @@ from memoleo.config import Settings
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._presets import PRESETS, rules_of
 from memoleo.http_rules._rule import Rule
-from memoleo.patches._passing import is_answered_above, is_passing
+from memoleo.patches._passing import is_passing
 
 __all__ = ["Stack", "exchanges_for", "rules_for"]
 
