@@ -171,7 +171,10 @@ def enable(
     }
     _check_options(packages, options)
     source = _source(cache)
-    answers = {name: each.answers(source, settings, options) for name, each in packages.items()}
+    answers = {
+        name: package.answers(source, settings, {each: options[each] for each in package.options})
+        for name, package in packages.items()
+    }
     with _lock:
         handle = Enabled(answers, own)
         _handles.append(handle)

@@ -40,7 +40,7 @@ class Package(Protocol):
         settings
             those in force while it is enabled
         options
-            the keywords of `enable`, all that it was given
+            those keywords of `enable` that are meant for this package
 
         Raises
         ------
