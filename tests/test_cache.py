@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 import memoleo
-from memoleo import BackendError, Cache, CodecError, ConfigError, CorruptEntry, Event, Metrics
+from memoleo import BackendError, Cache, CodecError, ConfigError, Event, Metrics
 from memoleo.testing import FakeClock
 
 
@@ -156,45 +155,37 @@ class TestClearing:
         assert (found[1].age, found[1].fresh, found[2].fresh) == (100.0, False, True)
         assert cache.get(found[2].key) == 2
 
-
-class TestCarrying:
-    def test_export_and_load(self, cache: Cache, tmp_path: Path, clock: FakeClock) -> None:
-        """An export holds everything, and another cache serves it."""
-        cache.set("a", {"x": 1.5}, type="t", tags=["g"])
-        cache.set("b", [b"\x00" * 100_000])
-        assert cache.export(tmp_path / "out.memoleo") == 2
-        with Cache("memory://", clock=clock) as other:
-            assert other.load(tmp_path / "out.memoleo") == 2
-            assert other.get("a") == {"x": 1.5}
-            assert other.clear(tag="g") == 1
-
-    @pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
-    def test_export_is_private(self, cache: Cache, tmp_path: Path) -> None:
-        """Results may be private, so the file is its owner's alone."""
-        cache.export(tmp_path / "out")
-        assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
-
-    @pytest.mark.parametrize("damage", ["flip", "cut", "other"])
-    def test_damaged_export_is_refused_whole(
-        self, cache: Cache, tmp_path: Path, damage: str
+    @pytest.mark.parametrize(
+        ("conditions", "shown"),
+        [
+            ({"older_than": "50s"}, {1}),
+            ({"newer_than": 50}, {2, 3}),
+            ({"fresh": False}, {1}),
+            ({"fresh": True, "type": "a"}, {2}),
+            ({"larger_than": "1MiB"}, set()),
+            ({"larger_than": 1, "tag": "y"}, {2}),
+            ({"label": "nobody"}, set()),
+        ],
+    )
+    def test_entries_by_conditions(
+        self, cache: Cache, conditions: dict[str, Any], shown: set[int]
     ) -> None:
-        """A file that was changed or cut off loads nothing at all."""
-        for number in range(20):
-            cache.set(str(number), number)
-        path = tmp_path / "out"
-        cache.export(path)
-        data = bytearray(path.read_bytes())
-        if damage == "flip":
-            data[len(data) // 2] ^= 1
-        elif damage == "cut":
-            del data[-40:]
-        else:
-            data[:4] = b"SQLi"
-        path.write_bytes(data)
-        with Cache("memory://") as other:
-            with pytest.raises(CorruptEntry):
-                other.load(path)
-            assert other.get_stats()["total_entries"] == 0
+        """entries shows what matches every condition."""
+        assert {entry.value for entry in cache.entries(**conditions)} == shown
+
+    def test_entries_by_the_beginning_of_a_key(self, cache: Cache) -> None:
+        """A few letters of a key find its entry, with or without what all keys begin with."""
+        [entry] = cache.entries(type="b")
+        for start in (entry.key[:12], entry.key[3:12], entry.key):
+            assert [each.value for each in cache.entries(key=start)] == [3]
+
+    @pytest.mark.parametrize(
+        "wrong", [{"older_than": "soon"}, {"larger_than": "big"}, {"type": 3}, {"key": b"x"}]
+    )
+    def test_wrong_conditions(self, cache: Cache, wrong: dict[str, Any]) -> None:
+        """A condition that can't be meant is refused at once, not when the first entry comes."""
+        with pytest.raises(ConfigError):
+            cache.entries(**wrong)
 
 
 class TestConstruction:
@@ -265,8 +256,10 @@ class TestConstruction:
         assert [cache.get_or_compute("k", compute) for _ in range(2)] == [1, 1]
         assert calls == [1, 1]
         assert cache.get("k", "default") == "default"
-        with pytest.raises(BackendError):
-            cache.delete("k")
+        asked: list[Any] = [cache.get_stats, cache.clear, cache.clear_expired]
+        for ask in (lambda: cache.delete("k"), lambda: list(cache.entries()), *asked):
+            with pytest.raises(BackendError):
+                ask()
 
     def test_closing_twice_and_using_again(self, cache: Cache) -> None:
         """close is harmless, and a later use reopens."""

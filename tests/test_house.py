@@ -29,7 +29,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "parts",
         {"_breaker",
-         "_parts", "_comparing",
+         "_parts", "_comparing", "_choice",
          "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
          "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics",
          "_imports", "_fingerprint",

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memoleo._calls import Calls
+from memoleo._choice import Loaded, choose
 from memoleo._contents import Contents
 from memoleo._events import Hook
 from memoleo._explain import Explanation
@@ -278,10 +279,44 @@ class Cache:
         return self._contents.stats()
 
     def entries(
-        self, type: str | None = None, tag: str | None = None, *, label: str | None = None
+        self,
+        type: str | None = None,
+        tag: str | None = None,
+        *,
+        label: str | None = None,
+        older_than: Duration | None = None,
+        newer_than: Duration | None = None,
+        larger_than: int | str | None = None,
+        key: str | None = None,
+        fresh: bool | None = None,
     ) -> Iterator[StoredEntry]:
-        """Iterate over what is stored, most recent first."""
-        return self._contents.entries(type, tag, label)
+        """Iterate over the entries that match every given condition, most recent first.
+
+        Parameters
+        ----------
+        type, tag
+            a category, and a tag
+        label
+            the qualified name of a function
+        older_than, newer_than
+            ages
+        larger_than
+            a size: bytes, or text such as "1MiB"
+        key
+            what the text of a key begins with
+        fresh
+            whether they are within their TTL
+
+        Raises
+        ------
+        BackendError
+            the store failed
+        ConfigError
+            a condition is wrong
+        """
+        return self._contents.entries(
+            choose(type, tag, label, older_than, newer_than, larger_than, key, fresh)
+        )
 
     def explain(self, key: str | bytes) -> Explanation:
         """Return what is known of a key: what is stored under it, or why nothing is.
@@ -294,31 +329,78 @@ class Cache:
         """Return by type what computing hits again has shown, in all processes; see `verify`."""
         return self.calls.verifier.report()
 
-    def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all entries to a checksummed file; return how many.
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        label: str | None = None,
+    ) -> int:
+        """Write entries to a checksummed file that any machine can `load`; return how many.
+
+        The file appears whole or not at all, for its owner only. It holds results, but nothing of
+        the arguments that they belong to. What has expired stays behind.
+
+        Parameters
+        ----------
+        path
+            the file; one that is there is replaced
+        type, tag, label
+            only entries of this category, with this tag, of this function
 
         Raises
         ------
+        BackendError
+            the store failed
         OSError
             the file can't be written
         """
         from pathlib import Path
 
-        return self._contents.export(Path(path))
+        return self._contents.export(Path(path), choose(type, tag, label))
 
-    def load(self, path: str | os.PathLike[str]) -> int:
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        merge: str = "newer",
+        damaged: str = "refuse",
+    ) -> Loaded:
         """Store the entries of a file that `export` wrote; return how many.
+
+        Parameters
+        ----------
+        path
+            the file
+        type, tag
+            only entries of this category, with this tag
+        merge
+            which of two entries with one key stays: "newer" is the one that was computed later,
+            "keep" the one that is there, "replace" the one in the file
+        damaged
+            "refuse" loads nothing at all from a file that was changed or cut off; "skip" loads what
+            is intact in it
+
+        Returns
+        -------
+        Loaded
+            the number of entries that were stored; `kept`, `expired` and `damaged` tell of the rest
 
         Raises
         ------
         CorruptEntry
             the file is no export, or it was changed
+        BackendError
+            the store failed; what was stored until then stays
         OSError
             the file can't be read
         """
         from pathlib import Path
 
-        return self._contents.load(Path(path))
+        return self._contents.load(Path(path), choose(type, tag), merge, damaged)
 
     def close(self) -> None:
         """Release files and connections. Closing twice is harmless; a later use reopens."""

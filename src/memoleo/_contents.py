@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from memoleo import _switch
 from memoleo._calls import Calls
+from memoleo._choice import Choice, Loaded, Loading
 from memoleo._entry import Entry
 from memoleo._policy import Freshness, Policy, make_policy
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
+from memoleo.errors import BackendError, ConfigError, CorruptEntry, MemoleoError
 from memoleo.keys._address import address
 
 __all__ = ["Contents"]
+
+T = TypeVar("T")
 
 _PLAIN = Policy()
 
@@ -78,15 +83,15 @@ class Contents:
         before = None
         if older_than is not None:
             before = self._store.clock() - parse_duration(older_than, "older_than")
-        return self._backend.clear(type=type, tag=tag, before=before, label=label)
+        return _guarded(lambda: self._backend.clear(type=type, tag=tag, before=before, label=label))
 
     def clear_expired(self) -> int:
         """Remove what is of no use any more; how many entries that were."""
-        return self._backend.clear_expired(self._store.clock())
+        return _guarded(lambda: self._backend.clear_expired(self._store.clock()))
 
     def stats(self) -> dict[str, Any]:
         """Return what is stored, as plain data."""
-        stats = self._backend.stats()
+        stats = _guarded(lambda: self._backend.stats())
         return {
             "enabled": _switch.enabled(),
             "total_entries": stats.entries,
@@ -97,29 +102,82 @@ class Contents:
             **stats.details,
         }
 
-    def entries(
-        self, type: str | None, tag: str | None, label: str | None
-    ) -> Iterator[StoredEntry]:
-        """Iterate over what is stored, most recent first."""
-        for key, entry in self._backend.entries(type=type, tag=tag, label=label):
+    def entries(self, choice: Choice) -> Iterator[StoredEntry]:
+        """Iterate over the entries that are chosen, most recent first."""
+        now = self._store.clock()
+        for key, entry in self._chosen(choice, now):
             codec = self._calls.codec_named(entry.codec)
-            yield StoredEntry.of(key, entry, self._store.clock(), codec)
+            yield StoredEntry.of(key, entry, now, codec)
 
-    def export(self, path: Path) -> int:
-        """Write all entries to a file; return how many."""
+    def _chosen(self, choice: Choice, now: float) -> Iterator[tuple[bytes, Entry]]:
+        found = _guarded(
+            lambda: self._backend.entries(type=choice.type, tag=choice.tag, label=choice.label)
+        )
+        while True:
+            pair = _guarded(lambda: next(found, None))
+            if pair is None:
+                return
+            key, entry = pair
+            if choice.takes(key, entry, now):
+                yield key, entry
+
+    def export(self, path: Path, choice: Choice) -> int:
+        """Write the entries that are chosen to a file; return how many."""
         from memoleo._portable import write_entries
 
-        return write_entries(path, self._backend.entries())
+        now = self._store.clock()
+        useful = (pair for pair in self._chosen(choice, now) if pair[1].expires > now)
+        about = {"type": choice.type, "tag": choice.tag, "label": choice.label}
+        chosen = {name: value for name, value in about.items() if value is not None}
+        return write_entries(path, useful, chosen)
 
-    def load(self, path: Path) -> int:
-        """Store the entries of a file that `export` wrote; return how many."""
-        from memoleo._portable import read_entries
+    def load(self, path: Path, choice: Choice, merge: str, damaged: str) -> Loaded:
+        """Store the entries of a file that `export` wrote, as far as they are chosen."""
+        from memoleo._portable import check, read_entries, salvage
 
-        count = 0
-        for key, entry in read_entries(path):
-            self._backend.set(key, entry)
-            count += 1
-        return count
+        for name, value, words in (
+            ("merge", merge, ("newer", "keep", "replace")),
+            ("damaged", damaged, ("refuse", "skip")),
+        ):
+            if value not in words:
+                raise ConfigError(f"{name}={value!r}: expected {' or '.join(map(repr, words))}")
+        if damaged == "refuse":
+            check(path)
+        loaded = Loading()
+        now = self._store.clock()
+        for pair in read_entries(path) if damaged == "refuse" else salvage(path):
+            if pair is None:
+                loaded.damaged += 1
+                continue
+            key, entry = pair
+            if not choice.matches(key, entry, now):
+                continue
+            if entry.expires <= now:
+                loaded.expired += 1
+            elif merge != "replace" and not self._gives_way(key, entry, merge):
+                loaded.kept += 1
+            else:
+                _guarded(partial(self._backend.set, key, entry))
+                loaded.stored += 1
+        return loaded.done()
+
+    def _gives_way(self, key: bytes, entry: Entry, merge: str) -> bool:
+        """Whether what is stored may be replaced by an entry of a file."""
+        try:
+            present = _guarded(lambda: self._backend.get(key))
+        except CorruptEntry:
+            return True
+        return present is None or (merge == "newer" and present.created < entry.created)
+
+
+def _guarded(action: Callable[[], T]) -> T:
+    """Do something with a store, with a `BackendError` for whatever it fails with."""
+    try:
+        return action()
+    except MemoleoError:
+        raise
+    except Exception as error:
+        raise BackendError(f"the store failed: {error!r}") from error
 
 
 def _nothing() -> None:
