@@ -325,9 +325,15 @@ class Cache:
         """
         return self.calls.explain_key(address(key))
 
-    def verified(self) -> dict[str, Verified]:
-        """Return by type what computing hits again has shown, in all processes; see `verify`."""
-        return self.calls.verifier.report()
+    def verified(self, wait: float = 0.0) -> dict[str, Verified]:
+        """Return by type what computing hits again has shown, in all processes; see `verify`.
+
+        Parameters
+        ----------
+        wait
+            seconds to wait at most for one that this process is computing in a thread
+        """
+        return self.calls.verifier.report(wait)
 
     def export(
         self,

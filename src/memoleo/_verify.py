@@ -373,8 +373,11 @@ class Verifier:
             name = self._name + job.policy.type.encode("utf-8", "surrogatepass")
             self._notes.note(VERIFIED, name, _encode((job.policy.type, found)))
 
-    def report(self) -> dict[str, Verified]:
-        """Return by type what this and other processes found."""
+    def report(self, wait: float = 0.0) -> dict[str, Verified]:
+        """Return by type what this and other processes found, after so many seconds at most."""
+        busy = self._busy
+        if wait > 0 and busy.acquire(timeout=wait):
+            busy.release()
         blocks = [] if self._notes is None else [row[1] for row in self._notes.notes(VERIFIED)]
         if self._notes is None:
             blocks = [_encode(row) for row in self._found.items()]

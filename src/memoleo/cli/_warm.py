@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import inspect
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,6 +20,7 @@ from memoleo._default import configure
 from memoleo._map import amap
 from memoleo._map import map as map_threads
 from memoleo.cli._common import cache_option, json_option, print_json
+from memoleo.cli._functions import find_function
 from memoleo.metrics._metrics import get_metrics
 from memoleo.metrics._totals import RESERVED
 
@@ -92,7 +90,7 @@ def command(
         if url.startswith("memory:"):
             raise click.UsageError(f"{url} ends with this process: there is nothing to warm.")
         configure(url)
-    called = _found(function)
+    called = find_function(function)
     if type_ is not None:
         if hasattr(called, "cache_key"):
             raise click.UsageError(f"{function} is cached already: leave out --type.")
@@ -146,29 +144,6 @@ class _Lines:
             for number, text in enumerate(file, start=1):
                 if not text.isspace():
                     yield Line(number, text)
-
-
-def _found(place: str) -> Callable[..., Any]:
-    module, colon, name = place.partition(":")
-    if not (module and colon and name):
-        raise click.UsageError(f"{place!r}: name a function as package.module:function.")
-    # As python -m finds modules.
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise click.ClickException(f"{module} can't be imported: {error}") from None
-    except Exception as error:
-        raise click.ClickException(f"{module} fails: {_said(error)}") from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise click.ClickException(f"{module} has no {name}.") from None
-    if not callable(found):
-        raise click.ClickException(f"{place} can't be called.")
-    called: Callable[..., Any] = found
-    return called
 
 
 def _run(called: Callable[..., Any], lines: _Lines, concurrency: int, title: str) -> list[Failure]:
