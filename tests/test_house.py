@@ -38,13 +38,15 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "head and hands",
         {"_differences", "_explain", "_verify",
-         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store", "_turn"},
+         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store", "_turn",
+         "_attempts"},
     ),
     ("cache", {"_cache", "_contents", "_default",
                "_exchanges"}),
     ("doors", {"_cached", "_enable", "_hot", "_retried", "serve",
         "_timed", "launch", "patches", "testing",
-         "_map"}),
+         "_map",
+         "http"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),
 ]  # fmt: skip
 

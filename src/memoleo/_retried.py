@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
-from memoleo import _pausing
+from memoleo._attempts import Attempts, Tally
 from memoleo._decorating import aforward, decorate, default_name, resume
-from memoleo._notes import add_note
 from memoleo._retry_rules import ErrorRule, is_transient
-from memoleo._retrying import (
-    Backoff,
-    Failure,
-    Retry,
-    RetryPolicy,
-    Stop,
-    Take,
-    make_policy,
-    retrying,
-)
+from memoleo._retrying import Backoff, RetryPolicy, make_policy
 from memoleo._units import Duration
 from memoleo.errors import ConfigError
-from memoleo.metrics._metrics import RESERVED, OperationStats, get_metrics
+from memoleo.metrics._metrics import RESERVED
 
 __all__ = ["RetriedDecorator", "retried"]
 
@@ -115,23 +104,11 @@ def retried(
     return _decorate(func, policy)
 
 
-class _Tally:
-    """Where a function's retries are counted: under the name that `timed` gave it, if it did."""
-
-    operation: OperationStats | None
-
-    def __init__(self, func: Any) -> None:
-        name = default_name(func)
-        self.name = f"{func.__module__}.{name}" if name == RESERVED else name
-        self.operation = getattr(func, "__memoleo_operation__", None)
-
-    def count(self) -> None:
-        operation = self.operation or get_metrics().operation(self.name)
-        operation.count(retries=1)
-
-
 def _decorate(func: Any, policy: RetryPolicy) -> Any:
-    tally = _Tally(func)
+    name = default_name(func)
+    if name == RESERVED:
+        name = f"{func.__module__}.{name}"
+    tally = Tally(name, getattr(func, "__memoleo_operation__", None))
     makers = {
         "sync": lambda target: _sync(target, policy, tally),
         "async": lambda target: _async(target, policy, tally),
@@ -141,104 +118,9 @@ def _decorate(func: Any, policy: RetryPolicy) -> Any:
     return decorate(func, "retried", makers, __memoleo_tally__=tally)
 
 
-class _Attempt:
-    """What retried functions further in say to the one around them."""
-
-    __slots__ = ("given_up",)
-
-    def __init__(self) -> None:
-        self.given_up: BaseException | None = None
-
-
-_around: ContextVar[_Attempt | None] = ContextVar("memoleo_attempt", default=None)
-
-
-class _Call:
-    """One call of a retried function: what its drivers have in common."""
-
-    __slots__ = ("attempt", "head", "outer", "pausing", "policy", "started", "taken", "tally")
-
-    head: Generator[Take | Retry, Any, Stop] | None
-
-    def __init__(self, policy: RetryPolicy, tally: _Tally) -> None:
-        self.policy = policy
-        self.tally = tally
-        self.head = None
-        self.taken: list[str] = []
-        self.outer = _around.get()
-        self.pausing = _pausing.current()
-        self.started = self.pausing.elapsed()
-
-    def begin(self) -> None:
-        self.attempt = _Attempt()
-        _around.set(self.attempt)
-
-    def end(self) -> None:
-        # Not by token: a generator may be advanced and closed in different contexts.
-        _around.set(self.outer)
-
-    def wait(self, error: Exception) -> float | None:
-        """Return how many seconds to wait before the next attempt, or `None`: let it raise."""
-        if self.head is None:
-            self.head = retrying(self.policy)
-            next(self.head)
-        handled = self.attempt.given_up is not None and _stems_from(error, self.attempt.given_up)
-        elapsed = self.pausing.elapsed() - self.started
-        failure = Failure(error, elapsed, self.pausing.now(), handled)
-        try:
-            step = self.head.send(failure)
-            while isinstance(step, Take):
-                taken = self.pausing.budget.take(step.host, self.pausing.elapsed())
-                if taken:
-                    self.taken.append(step.host)
-                step = self.head.send(taken)
-        except StopIteration as stop:
-            self._give_up(error, stop.value, handled)
-            return None
-        self.tally.count()
-        _log(f"{self.tally.name} failed ({error!r}); next attempt in {step.wait:.3g} s")
-        return step.wait
-
-    def succeeded(self) -> None:
-        """Give back what its retries took of the budgets."""
-        for host in self.taken:
-            self.pausing.budget.give_back(host, 1, self.pausing.elapsed())
-
-    def _give_up(self, error: Exception, stop: Stop, handled: bool) -> None:
-        if stop.gave_up and self.outer is not None:
-            self.outer.given_up = error
-        if stop.note is not None:
-            add_note(error, stop.note)
-        if handled and self.tally.name not in _warned:
-            _warned.add(self.tally.name)
-            _log(
-                f"{self.tally.name} is retried, and so is a function that it calls: only the "
-                "inner one retries. Remove one of the two",
-                warning=True,
-            )
-
-
-_warned: set[str] = set()
-
-
-def _log(message: str, *, warning: bool = False) -> None:
-    import logging
-
-    logging.getLogger("memoleo").log(logging.WARNING if warning else logging.INFO, message)
-
-
-def _stems_from(error: BaseException, cause: BaseException) -> bool:
-    at: BaseException | None = error
-    for _ in range(20):
-        if at is None or at is cause:
-            break
-        at = at.__cause__ or at.__context__
-    return at is cause
-
-
-def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(policy, tally)
+        call = Attempts(policy, tally)
         while True:
             call.begin()
             try:
@@ -256,9 +138,9 @@ def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Calla
     return wrapper
 
 
-def _async(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+def _async(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(policy, tally)
+        call = Attempts(policy, tally)
         while True:
             call.begin()
             try:
@@ -276,9 +158,9 @@ def _async(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Call
     return wrapper
 
 
-def _generator(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> Callable[..., Any]:
+def _generator(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(policy, tally)
+        call = Attempts(policy, tally)
         while True:
             call.begin()
             try:
@@ -300,10 +182,10 @@ def _generator(func: Callable[..., Any], policy: RetryPolicy, tally: _Tally) -> 
 
 
 def _async_generator(
-    func: Callable[..., Any], policy: RetryPolicy, tally: _Tally
+    func: Callable[..., Any], policy: RetryPolicy, tally: Tally
 ) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(policy, tally)
+        call = Attempts(policy, tally)
         while True:
             call.begin()
             try:

@@ -1,0 +1,27 @@
+"""An asynchronous HTTP client on httpx: limits per host, retries, caching. Extra: memoleo[http]."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memoleo.http._client import AsyncNetworkClient
+    from memoleo.http._shared import get_async_client
+
+_HOMES = {"AsyncNetworkClient": "_client", "get_async_client": "_shared"}
+
+__all__ = ["AsyncNetworkClient", "get_async_client"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,444 @@
+"""`AsyncNetworkClient`: httpx with limits per host, retries, and a pool per event loop."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import httpx
+import msgspec
+
+from memoleo import _mapping, _settings
+from memoleo._attempts import Attempts, Tally
+from memoleo._breaker import Breakers, get_breakers
+from memoleo._progress import Progress, showing
+from memoleo._retry_rules import PASSING_STATUSES, is_transient
+from memoleo._retrying import Backoff, RetryPolicy, make_policy
+from memoleo._units import Duration, parse_duration
+from memoleo.errors import ConfigError
+from memoleo.http._pools import LoopTransport, Pools
+from memoleo.metrics._metrics import OperationStats, get_metrics
+
+__all__ = ["AsyncNetworkClient", "Wanted"]
+
+Wanted = str | httpx.URL | httpx.Request | tuple[str, "str | httpx.URL"] | Mapping[str, Any]
+"""A request of `gather`: a URL to get, (method, URL), arguments of `request`, or a request."""
+
+_OPTIONS = "memoleo"
+_OPERATION = "http"
+_GATHERED = 1000
+
+# RFC 9110, section 9.2.2: what may be sent again although nobody knows whether it arrived.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_DONE = frozenset({425, 429, 503})
+
+
+class _Options(msgspec.Struct, frozen=True):
+    """What one request asks of this client beyond what httpx knows."""
+
+    deadline: float | None = None
+    attempts: int | None = None
+    repeatable: bool | None = None
+
+
+_NONE = _Options()
+
+
+class AsyncNetworkClient(httpx.AsyncClient):
+    """An `httpx.AsyncClient` that keeps to limits, tries again, and survives event loops.
+
+    What it adds: at most so many requests at once, in all and to one host, first come, first
+    served; the retries of `memoleo.retried`, with no slot held while they wait; one pool of
+    connections per running event loop, closed when the loop or the client ends; HTTP/2 where the
+    server negotiates it over TLS; a deadline for a whole request. Everything else is httpx's.
+
+    Parameters
+    ----------
+    max_concurrent_requests, per_host_limit
+        requests at once, in each event loop; `None` takes ``[networking]`` (16 and 6)
+    attempts
+        how often a request is sent at most; `None` takes ``retry_attempts`` (3)
+    backoff_ms
+        as for `memoleo.retried`; `None` takes ``retry_backoff_ms`` (100, 300, 900)
+    deadline
+        how long a request may take with all its waiting and attempts, up to the head of the
+        answer if it is streamed; `None` sets no limit
+    fail_fast
+        raise `memoleo.CircuitOpenError` at once for a host that failed again and again
+    breakers
+        circuits of one's own; `None` shares those of the process
+    timeout
+        as for httpx; left out, ``timeout_connect`` and ``timeout_read`` (10 and 180 s)
+    http2
+        offer HTTP/2; `None` does if the extra ``memoleo[http]`` is installed
+    limits, transport, mounts, options
+        as for `httpx.AsyncClient`
+
+    Raises
+    ------
+    ConfigError
+        one of them is wrong
+    """
+
+    def __init__(
+        self,
+        *,
+        max_concurrent_requests: int | None = None,
+        per_host_limit: int | None = None,
+        attempts: int | None = None,
+        backoff_ms: Backoff | None = None,
+        deadline: Duration | None = None,
+        fail_fast: bool = False,
+        breakers: Breakers | None = None,
+        timeout: Any = httpx.USE_CLIENT_DEFAULT,
+        http2: bool | None = None,
+        limits: httpx.Limits | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        mounts: Mapping[str, httpx.AsyncBaseTransport | None] | None = None,
+        **options: Any,
+    ) -> None:
+        network = _settings.current().networking
+        total = _count("max_concurrent_requests", max_concurrent_requests)
+        total = network.max_concurrent_requests if total is None else total
+        per_host = _count("per_host_limit", per_host_limit)
+        per_host = network.per_host_limit if per_host is None else per_host
+        self._policy: RetryPolicy = make_policy(
+            is_transient,
+            network.retry_attempts if attempts is None else attempts,
+            network.retry_backoff_ms if backoff_ms is None else backoff_ms,
+            True,
+            None,
+            deadline,
+        )
+        self._pools = Pools(total, per_host)
+        # A client that is dropped without being closed leaves its connections to their loops.
+        weakref.finalize(self, self._pools.abandon).atexit = False
+        self._wrap: Callable[..., LoopTransport] = partial(
+            LoopTransport,
+            self._pools,
+            get_breakers() if breakers is None else breakers,
+            fail_fast,
+        )
+        if timeout is httpx.USE_CLIENT_DEFAULT:
+            timeout = httpx.Timeout(
+                network.timeout_read, connect=network.timeout_connect, pool=None
+            )
+        if limits is None:
+            limits = httpx.Limits(
+                max_connections=None, max_keepalive_connections=total, keepalive_expiry=30.0
+            )
+        super().__init__(
+            timeout=timeout,
+            http2=_offers_http2(http2),
+            limits=limits,
+            transport=transport,
+            mounts=None
+            if mounts is None
+            else {
+                pattern: None if each is None else self._wrap(partial(_given, each))
+                for pattern, each in mounts.items()
+            },
+            **options,
+        )
+
+    # httpx makes its transports, those of proxies too, by these two methods.
+
+    def _init_transport(self, *args: Any, **options: Any) -> LoopTransport:
+        return self._wrap(partial(super()._init_transport, *args, **options))
+
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> LoopTransport:
+        return self._wrap(partial(super()._init_proxy_transport, *args, **options))
+
+    # What a call may say beyond httpx.
+
+    def _extended(
+        self,
+        extensions: Mapping[str, Any] | None,
+        deadline: Duration | None,
+        attempts: int | None,
+        repeatable: bool | None,
+    ) -> dict[str, Any]:
+        added = _Options(
+            None if deadline is None else parse_duration(deadline, "deadline"),
+            _count("attempts", attempts),
+            repeatable,
+        )
+        return {**(extensions or {}), _OPTIONS: added}
+
+    async def request(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        deadline: Duration | None = None,
+        attempts: int | None = None,
+        repeatable: bool | None = None,
+        extensions: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """Send a request as `httpx.AsyncClient.request` does, and read its answer.
+
+        Parameters
+        ----------
+        method, url, extensions, options
+            as for httpx
+        deadline, attempts
+            as for the client
+        repeatable
+            whether it does no harm to send the request twice. Left out: GET, HEAD, OPTIONS, PUT,
+            DELETE, TRACE, and what has an ``Idempotency-Key``; any other is sent again only if it
+            surely wasn't carried out
+
+        Raises
+        ------
+        httpx.HTTPError
+            the last attempt's, with the number of attempts in its notes
+        """
+        extensions = self._extended(extensions, deadline, attempts, repeatable)
+        return await super().request(method, url, extensions=extensions, **options)
+
+    async def get(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a GET request; see `request`."""
+        return await self.request("GET", url, **options)
+
+    async def options(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send an OPTIONS request; see `request`."""
+        return await self.request("OPTIONS", url, **options)
+
+    async def head(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a HEAD request; see `request`."""
+        return await self.request("HEAD", url, **options)
+
+    async def post(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a POST request; see `request`."""
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a PUT request; see `request`."""
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a PATCH request; see `request`."""
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """Send a DELETE request; see `request`."""
+        return await self.request("DELETE", url, **options)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        deadline: Duration | None = None,
+        attempts: int | None = None,
+        repeatable: bool | None = None,
+        extensions: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and leave its answer to be read in the block, as httpx does.
+
+        Its slot stays taken for that long. What fails while the body is read is not tried again.
+        Parameters are those of `request`.
+        """
+        extensions = self._extended(extensions, deadline, attempts, repeatable)
+        async with super().stream(method, url, extensions=extensions, **options) as response:
+            yield response
+
+    async def gather(
+        self, requests: Iterable[Wanted], *, progress: Progress = None, **options: Any
+    ) -> list[httpx.Response | Exception]:
+        """Send many requests, and return answers in their order.
+
+        Parameters
+        ----------
+        requests
+            URLs to get, ``(method, URL)``, mappings of arguments of `request`, or `httpx.Request`s;
+            taken one at a time, some ahead of those that run
+        progress
+            True, or a text, for a bar on a terminal; or a callable that gets (done, total)
+        options
+            further arguments of `request`, for all but `httpx.Request`s
+
+        Returns
+        -------
+        list
+            an answer for each request, whatever its status, or the exception that it ended in
+        """
+        with showing(progress, "requests") as told:
+            mapping = _mapping.Mapping(requests, lambda wanted: None, stop=False, told=told)
+            return await _mapping.arun(mapping, partial(self._fetch, options), _GATHERED)
+
+    async def _fetch(self, options: Mapping[str, Any], wanted: Wanted) -> httpx.Response:
+        if isinstance(wanted, httpx.Request):
+            return await self.send(wanted)
+        if isinstance(wanted, Mapping):
+            return await self.request(**{"method": "GET", **options, **wanted})
+        method, url = wanted if isinstance(wanted, tuple) else ("GET", wanted)
+        return await self.request(method, url, **options)
+
+    # Sending.
+
+    async def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        """Send a request as httpx does, again if need be.
+
+        Parameters
+        ----------
+        request
+            what `build_request` returned, or any other
+        stream, options
+            as for httpx
+
+        Raises
+        ------
+        httpx.TimeoutException
+            the deadline passed
+        """
+        asked: _Options = request.extensions.get(_OPTIONS, _NONE)
+        policy = self._policy
+        if asked.attempts is not None:
+            policy = policy._replace(attempts=asked.attempts)
+        if asked.deadline is not None:
+            policy = policy._replace(deadline=asked.deadline)
+        operation = get_metrics().operation(_OPERATION)
+        started = perf_counter()
+        try:
+            response = await self._in_time(request, policy, operation, stream, options)
+        except Exception:
+            operation.failed.record((perf_counter() - started) * 1000)
+            raise
+        operation.succeeded.record((perf_counter() - started) * 1000)
+        return response
+
+    async def _in_time(
+        self,
+        request: httpx.Request,
+        policy: RetryPolicy,
+        operation: OperationStats,
+        stream: bool,
+        options: dict[str, Any],
+    ) -> httpx.Response:
+        if policy.deadline == float("inf"):
+            return await self._send(request, policy, operation, stream, options)
+        import anyio
+
+        with anyio.move_on_after(policy.deadline):
+            return await self._send(request, policy, operation, stream, options)
+        raise httpx.TimeoutException(
+            f"the deadline of {policy.deadline:.3g} s passed", request=request
+        )
+
+    async def _send(
+        self,
+        request: httpx.Request,
+        policy: RetryPolicy,
+        operation: OperationStats,
+        stream: bool,
+        options: dict[str, Any],
+    ) -> httpx.Response:
+        call = Attempts(policy, Tally(_OPERATION, operation))
+        count = 0
+        while True:
+            count += 1
+            call.begin()
+            response: httpx.Response | None = None
+            try:
+                response = await super().send(request, stream=stream, **options)
+                error = _failure(response)
+                if error is None:
+                    if call.taken:
+                        call.succeeded()
+                    response.extensions["attempts"] = count
+                    return response
+                wait = call.wait(error) if _may_repeat(request, error) else None
+            except Exception as error:
+                wait = call.wait(error) if _may_repeat(request, error) else None
+                if wait is None:
+                    raise
+            finally:
+                call.end()
+            if response is not None:
+                if wait is None:
+                    response.extensions["attempts"] = count
+                    return response
+                await response.aclose()
+            await call.pausing.apause(wait or 0.0)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return what goes on in the running event loop.
+
+        Returns
+        -------
+        dict
+            ``{"running", "waiting", "by_host": {host: {"running", "waiting", "http_version"}}}``;
+            the version is that of the host's last answer, such as "HTTP/2"
+        """
+        pool = self._pools.running()
+        if pool is None:
+            return {"running": 0, "waiting": 0, "by_host": {}}
+        slots = pool.slots
+        return {
+            "running": slots.running,
+            "waiting": slots.waiting(),
+            "by_host": {
+                host: {
+                    "running": slots.by_host.get(host, 0),
+                    "waiting": slots.waiting(host),
+                    "http_version": pool.versions.get(host),
+                }
+                for host in {**pool.versions, **slots.by_host}
+            },
+        }
+
+
+def _given(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+    return transport
+
+
+def _count(name: str, value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"{name}={value!r}: give a whole number, 1 or more")
+    return value
+
+
+def _offers_http2(asked: bool | None) -> bool:
+    from importlib.util import find_spec
+
+    found = find_spec("h2") is not None
+    if asked and not found:
+        raise ConfigError('http2=True needs another package: pip install "memoleo[http]"')
+    return found if asked is None else asked
+
+
+def _failure(response: httpx.Response) -> httpx.HTTPStatusError | None:
+    """Return the error that an answer stands for if it may be another one next time."""
+    if response.status_code not in PASSING_STATUSES:
+        return None
+    return httpx.HTTPStatusError(
+        f"{response.status_code} {response.reason_phrase} for url {str(response.url)!r}",
+        request=response.request,
+        response=response,
+    )
+
+
+def _may_repeat(request: httpx.Request, error: Exception) -> bool:
+    """Whether sending a request again does no harm, whatever the chances."""
+    if isinstance(error, _NOT_SENT):
+        return True
+    if not isinstance(request.stream, httpx.ByteStream):
+        # Its body can be read only once.
+        return False
+    asked: _Options = request.extensions.get(_OPTIONS, _NONE)
+    if asked.repeatable is not None:
+        return asked.repeatable
+    if request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers:
+        return True
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _NOT_DONE
