@@ -107,12 +107,14 @@ class Keeper:
             if self._thread is not None and self._thread.is_alive():
                 return
             self._stop = threading.Event()
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(self._stop,), name="memoleo-metrics", daemon=True
             )
             # Threads can't be started any more while the interpreter shuts down.
             with contextlib.suppress(RuntimeError):
-                self._thread.start()
+                thread.start()
+                # Not before: another thread may fork now, and waits only for what has begun.
+                self._thread = thread
 
     def _run(self, stop: threading.Event) -> None:
         # Processes that were started together don't all write at the same moment.
