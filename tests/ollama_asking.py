@@ -11,25 +11,34 @@ from typing import Any
 import ollama
 from pydantic import BaseModel
 
-__all__ = ["asking", "exact"]
+__all__ = ["asking", "exact", "opened"]
+
+
+@contextmanager
+def opened(url: str, **kwargs: Any) -> Iterator[ollama.Client]:
+    """Make a client, closed at the end of the block: old ones are no context managers."""
+    kwargs.setdefault("verify", False)
+    client = ollama.Client(url, **kwargs)
+    try:
+        yield client
+    finally:
+        client._client.close()
 
 
 @contextmanager
 def asking(kind: str, url: str, **kwargs: Any) -> Iterator[Callable[..., Any]]:
     """Call methods by name on a client, "sync" or "async"; streams come as lists of their parts."""
-    kwargs.setdefault("verify", False)
     if kind == "sync":
-        client = ollama.Client(url, **kwargs)
+        with opened(url, **kwargs) as client:
 
-        def call(name: str, *args: Any, **kwargs: Any) -> Any:
-            answer = getattr(client, name)(*args, **kwargs)
-            return list(answer) if inspect.isgenerator(answer) else answer
+            def call(name: str, *args: Any, **kwargs: Any) -> Any:
+                answer = getattr(client, name)(*args, **kwargs)
+                return list(answer) if inspect.isgenerator(answer) else answer
 
-        yield call
-        client._client.close()
+            yield call
         return
     loop = asyncio.new_event_loop()
-    aclient = ollama.AsyncClient(url, **kwargs)
+    aclient = ollama.AsyncClient(url, **{"verify": False, **kwargs})
 
     async def acall(name: str, *args: Any, **kwargs: Any) -> Any:
         answer = await getattr(aclient, name)(*args, **kwargs)

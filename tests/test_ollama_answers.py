@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from ollama_asking import asking, exact
+from ollama_asking import asking, exact, opened
 from scripted_ollama import ScriptedOllama
 
 import memoleo
@@ -121,8 +121,8 @@ def test_an_unstreamed_answer_serves_the_stream(
         assert parts[-1].response == ""
     else:
         assert "".join(part.message.content for part in parts) == whole.message.content
-        thinking = "".join(part.message.thinking or "" for part in parts)
-        assert thinking == (whole.message.thinking or "")
+        thinking = "".join(getattr(part.message, "thinking", None) or "" for part in parts)
+        assert thinking == (getattr(whole.message, "thinking", None) or "")
         calls = [call for part in parts for call in part.message.tool_calls or ()]
         assert calls == list(whole.message.tool_calls or ())
         assert all(part.message.role == "assistant" for part in parts)
@@ -151,7 +151,7 @@ def test_changing_an_answer_changes_no_other(
 
 def test_spelling_of_the_model_is_echoed(cache: memoleo.Cache, server: ScriptedOllama) -> None:
     """`name` and `name:latest` share an answer, each with the name that was asked for."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         short = client.chat("m", ASK)
         long = client.chat("m:latest", ASK)
         parts = list(client.chat("m:latest", ASK, stream=True))
@@ -251,8 +251,8 @@ def test_a_server_that_is_down_fails_as_before(cache: memoleo.Cache) -> None:
     """Without a server the client's own errors appear, streamed and unstreamed."""
     with ScriptedOllama() as gone:
         url = gone.url
-    with ollama.Client(url, verify=False) as client:
-        with pytest.raises(ConnectionError, match="Failed to connect"):
+    with opened(url) as client:
+        with pytest.raises((ConnectionError, httpx.ConnectError), match=r"(?i)connect|refused"):
             client.chat("m", ASK)
         with pytest.raises(httpx.ConnectError):
             list(client.chat("m", ASK, stream=True))
@@ -260,7 +260,7 @@ def test_a_server_that_is_down_fails_as_before(cache: memoleo.Cache) -> None:
 
 def test_warm_questions_are_answered_while_the_server_is_down(cache: memoleo.Cache) -> None:
     """What was asked before is answered without the server; what wasn't fails."""
-    with ScriptedOllama() as server, ollama.Client(server.url, verify=False) as client:
+    with ScriptedOllama() as server, opened(server.url) as client:
         first = client.chat("m", ASK)
         server.stop()
         with memoleo.enable(cache=cache):
@@ -269,13 +269,13 @@ def test_warm_questions_are_answered_while_the_server_is_down(cache: memoleo.Cac
             models.clear()  # as a new process, that only has the cache
             assert client.chat("m", ASK) == first
             assert list(client.chat("m", ASK, stream=True))[-1].done
-            with pytest.raises(ConnectionError):
+            with pytest.raises((ConnectionError, httpx.ConnectError)):
                 client.chat("m", [*ASK, *ASK])
 
 
 def test_an_abandoned_stream_stores_nothing(cache: memoleo.Cache, server: ScriptedOllama) -> None:
     """Closing a stream half way ends the request and keeps nothing of it."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         client.generate("m", "other")
         for leave in (lambda it: it.close(), lambda it: None):
             stream = client.chat("m", ASK, stream=True)
@@ -293,7 +293,7 @@ def test_leaving_after_the_last_part_is_reading_to_the_end(
     cache: memoleo.Cache, server: ScriptedOllama
 ) -> None:
     """A consumer that breaks at `done` has seen everything: the answer is stored."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         for _ in range(2):
             for part in client.chat("m", ASK, stream=True):
                 if part.done:
@@ -329,7 +329,7 @@ async def test_abandoned_and_finished_async_streams(
             if part.done:
                 break
     assert server.asked == 4
-    await client.close()
+    await client._client.aclose()
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -338,10 +338,10 @@ def test_one_request_for_many_threads(
 ) -> None:
     """Threads that ask the same at once cost one request, also before the model is known."""
     if known:
-        with ollama.Client(server.url, verify=False) as client:
+        with opened(server.url) as client:
             client.generate("m", "other")
     server.gate.clear()
-    with ollama.Client(server.url, verify=False) as client, ThreadPoolExecutor(20) as pool:
+    with opened(server.url) as client, ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(client.chat, "m", ASK) for _ in range(20)]
         while not server.requests["/api/chat"]:
             threading.Event().wait(0.001)
@@ -370,12 +370,12 @@ async def test_one_request_for_many_tasks(
     found = await asyncio.gather(*others)
     assert all(answer == found[0] for answer in found)
     assert server.requests["/api/chat"] == 2
-    await client.close()
+    await client._client.aclose()
 
 
 def test_other_verbs_pass_through(cache: memoleo.Cache, server: ScriptedOllama) -> None:
     """What isn't a question to a model reaches the server each time."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         for _ in range(2):
             assert [model.model for model in client.list().models] == list(server.digests)
             assert client.pull("m").status == "success"
@@ -393,15 +393,16 @@ def test_a_subclass_with_its_own_request(cache: memoleo.Cache, server: ScriptedO
             seen.append(args[2])
             return super()._request(*args, **kwargs)
 
-    with Mine(server.url) as client:
-        assert client.chat("m", ASK) == client.chat("m", ASK)
+    client = Mine(server.url, verify=False)
+    assert client.chat("m", ASK) == client.chat("m", ASK)
+    client._client.close()
     assert server.asked == 1
     assert seen == ["/api/chat", "/api/chat"]
 
 
 def test_counters_and_entries(cache: memoleo.Cache, server: ScriptedOllama) -> None:
     """Hits, misses and saved tokens are counted by verb, and entries name their model."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         client.chat("m", ASK)
         client.chat("m", ASK)
     counted = cache.metrics.get_stats()["cache"]["ollama.chat"]
@@ -423,7 +424,7 @@ def test_a_broken_cache_costs_nothing_but_time(server: ScriptedOllama) -> None:
         cache.calls.call = cache.calls.acall = fail  # type: ignore[method-assign]
         return cache
 
-    with ollama.Client(server.url, verify=False) as client, memoleo.enable(cache=broken()):
+    with opened(server.url) as client, memoleo.enable(cache=broken()):
         assert client.chat("m", ASK).done
         assert len(list(client.chat("m", ASK, stream=True))) == 4
     with memoleo.enable(cache=broken()):
@@ -432,7 +433,7 @@ def test_a_broken_cache_costs_nothing_but_time(server: ScriptedOllama) -> None:
             aclient = ollama.AsyncClient(server.url, verify=False)
             assert (await aclient.chat("m", ASK)).done
             assert len([part async for part in await aclient.chat("m", ASK, stream=True)]) == 4
-            await aclient.close()
+            await aclient._client.aclose()
 
         asyncio.run(run())
 
@@ -441,7 +442,7 @@ def test_an_answer_that_was_tampered_with_is_not_served(
     cache: memoleo.Cache, server: ScriptedOllama
 ) -> None:
     """A stored answer that can't be read is a miss."""
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         client.chat("m", ASK)
         for key, entry in list(cache.backend.entries()):
             other = type(entry)(b"\x93\x01\xc2\x90", entry.codec, entry.created, entry.ttl)

@@ -9,6 +9,7 @@ from typing import Any
 
 import ollama
 import pytest
+from ollama_asking import opened
 from scripted_ollama import ScriptedOllama
 
 import memoleo
@@ -41,8 +42,8 @@ def server() -> Iterator[ScriptedOllama]:
 
 @pytest.fixture
 def client(server: ScriptedOllama) -> Iterator[ollama.Client]:
-    with ollama.Client(server.url, verify=False) as opened:
-        yield opened
+    with opened(server.url) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_a_new_digest_is_noticed(
 CHANGES: list[tuple[str, Any]] = [
     ("pull", lambda client: client.pull("m")),
     ("pull stream", lambda client: list(client.pull("m", stream=True))),
-    ("create", lambda client: client.create("m", from_="other")),
+    ("create", lambda client: client._request(dict, "POST", "/api/create", json={"model": "m"})),
     ("copy", lambda client: client.copy("other", "m")),
     ("delete", lambda client: client.delete("m")),
 ]
@@ -127,7 +128,7 @@ async def test_a_model_changed_by_async_calls_is_a_miss_at_once(
             assert [part async for part in await client.pull("m", stream=True)]
         await client.chat("m", ASK)
         assert server.asked == number + 2
-    await client.close()
+    await client._client.aclose()
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -197,7 +198,7 @@ def test_digests_survive_in_the_store(
         with (
             memoleo.Cache(url, metrics=memoleo.Metrics()) as stored,
             memoleo.enable(cache=stored),
-            ollama.Client(server.url, verify=False) as client,
+            opened(server.url) as client,
         ):
             answers.append((client.chat("m", ASK), client.embed("m", ["a", "b"])))
     assert answers[0] == answers[1]
@@ -246,12 +247,12 @@ def test_a_model_that_became_known_meanwhile_is_looked_up(
         def call(self, *args: Any, **kwargs: Any) -> Any:
             if self.late:
                 self.late = False
-                with ollama.Client(server.url, verify=False) as other:
+                with opened(server.url) as other:
                     other.chat("m", ASK)
             return super().call(*args, **kwargs)
 
     late = Late("memory://", metrics=memoleo.Metrics())
-    with memoleo.enable(cache=late), ollama.Client(server.url, verify=False) as client:
+    with memoleo.enable(cache=late), opened(server.url) as client:
         client.chat("m", ASK)
     assert server.asked == 1
 
@@ -267,14 +268,14 @@ def test_batches_ask_only_for_what_is_new(
 
     def embed(texts: Any) -> ollama.EmbedResponse:
         if kind == "sync":
-            return client.embed("m", texts, dimensions=8)
-        return loop.run_until_complete(aclient.embed("m", texts, dimensions=8))
+            return client.embed("m", texts, truncate=False)
+        return loop.run_until_complete(aclient.embed("m", texts, truncate=False))
 
     first = embed(["aa", "b"])
     assert first.prompt_eval_count == 3
     mixed = embed(["ccc", "b", "aa", "ccc", "dddd"])
     assert server.bodies[-1]["input"] == ["ccc", "dddd"]
-    assert server.bodies[-1]["dimensions"] == 8
+    assert server.bodies[-1]["truncate"] is False
     assert mixed.prompt_eval_count == 3 + 1 + 2 + 3 + 4
     single = [embed(text).embeddings[0] for text in ("ccc", "b", "aa", "ccc", "dddd")]
     assert mixed.embeddings == single
@@ -283,7 +284,7 @@ def test_batches_ask_only_for_what_is_new(
     assert server.asked == 2
     assert cache.get_stats()["by_type"] == {"ollama.embed": 4}
     client._client.close()
-    loop.run_until_complete(aclient.close())
+    loop.run_until_complete(aclient._client.aclose())
     loop.close()
 
 

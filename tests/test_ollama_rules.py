@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from ollama_asking import asking
+from ollama_asking import asking, opened
 from scripted_ollama import ScriptedOllama
 
 import memoleo
@@ -213,11 +213,11 @@ def test_another_machine_chooses_its_threads(cache: memoleo.Cache) -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         bodies.append(request.content)
-        return httpx.Response(200, json={"model": "m", "message": {"role": "a", "content": "x"}})
+        return httpx.Response(200, json={"model": "m", "message": {"role": "user", "content": "x"}})
 
     with (
         memoleo.enable(cache=cache, profiles=STAGES),
-        ollama.Client("http://far.test", transport=httpx.MockTransport(handle)) as client,
+        opened("http://far.test", transport=httpx.MockTransport(handle)) as client,
     ):
         client.chat("m", ASK)
     assert b"num_predict" in bodies[-1]
@@ -523,7 +523,7 @@ def test_retries_and_timeouts_in_the_config(
 
 def test_a_proxy_takes_the_same_options(cache: memoleo.Cache, server: ScriptedOllama) -> None:
     """A single client can have profiles, policies and retries of its own."""
-    with ollama.Client(server.url, verify=False) as plain:
+    with opened(server.url) as plain:
         client = memoleo.proxy(
             plain, cache=cache, profiles=STAGES, policies={"a": {"type": "mine"}}, retries=FAST
         )

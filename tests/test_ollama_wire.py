@@ -12,6 +12,7 @@ import httpx
 import ollama
 import pytest
 import requests
+from ollama_asking import opened
 from scripted_ollama import ScriptedOllama, whole
 
 import memoleo
@@ -55,7 +56,7 @@ def test_fields_that_the_client_drops_are_kept(
 ) -> None:
     """An entry has every field that the server sent, also what this client doesn't know."""
     server.final = NEW
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         answer = client.chat("m", ASK, stream=stream)
         first = list(answer) if stream else [answer]
         found = stored(cache)
@@ -73,7 +74,7 @@ def test_each_text_of_a_batch_keeps_all_fields(
 ) -> None:
     """What a server says beside vectors is kept with each of them."""
     server.final = NEW
-    with ollama.Client(server.url, verify=False) as client:
+    with opened(server.url) as client:
         client.embed("m", "why?")
         client.embed("m", ["why?"])
     assert server.asked == 1
@@ -95,7 +96,7 @@ def test_behind_a_foreign_patch_the_kept_fields_are_stored(
     monkeypatch.setattr(ollama.Client, "_request", foreign)
     server.final = NEW
     cache = memoleo.Cache("memory://", metrics=memoleo.Metrics())
-    with memoleo.enable("ollama", cache=cache), ollama.Client(server.url, verify=False) as client:
+    with memoleo.enable("ollama", cache=cache), opened(server.url) as client:
         assert client.chat("m", ASK) == client.chat("m", ASK)
         found = stored(cache)
         assert found.kept_by
@@ -114,7 +115,7 @@ def test_a_proxy_keeps_all_fields_too(server: ScriptedOllama) -> None:
     server.final = NEW
     for also in (False, True):
         cache = memoleo.Cache("memory://", metrics=memoleo.Metrics())
-        with ollama.Client(server.url, verify=False) as client:
+        with opened(server.url) as client:
             handle = memoleo.enable("ollama", cache=cache) if also else None
             memoleo.proxy(client, cache=cache).chat("m", ASK)
             if handle is not None:
@@ -138,7 +139,7 @@ def test_other_libraries_ask_the_same_question(
 ) -> None:
     """A request of another library has the key under which the client's answer is stored."""
     url = server.url.replace("//", f"//{user}")
-    with ollama.Client(url, verify=False, **kwargs) as client:
+    with opened(url, **kwargs) as client:
         client._client.base_url = url  # the class drops user and password
         client.chat("m", ASK, options={"seed": 1})
         assert server_of(client) is not None
