@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import copy
 import functools
+import gc
 import inspect
 import pickle
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -1010,3 +1012,24 @@ class TestDefaultCache:
             return x
 
         assert content_cached(f).cache_key(1) == content_cached()(f).cache_key(1)
+
+
+def test_an_error_that_is_kept_keeps_nothing_for_ever(cache: Cache) -> None:
+    """An instance that holds on to its own failure is collected once nobody uses it."""
+
+    class Scorer:
+        last: Exception
+
+        @content_cached(cache=cache, state=None)
+        def score(self, text: str) -> float:
+            raise ValueError(text)
+
+    scorer = Scorer()
+    alive = weakref.ref(scorer)
+    try:
+        scorer.score("why?")
+    except ValueError as error:
+        scorer.last = error
+    del scorer
+    gc.collect()
+    assert alive() is None

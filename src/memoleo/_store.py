@@ -24,7 +24,7 @@ __all__ = ["Job", "Store"]
 _LATELY = 1024
 
 
-class Job(msgspec.Struct, frozen=True, gc=False):
+class Job(msgspec.Struct, frozen=True):
     """One cached call.
 
     Parameters

@@ -200,7 +200,7 @@ class Answers:
             job = self._unknown(call, model, partial(self._first, call))
             return call.run() if job is None else call.cache.calls.call(job)
         except Exception as error:
-            if call.error is not None:
+            if call.failed:
                 raise
             self._note("asking the cache", error)
             return call.run() if call.answered is None else call.answered
@@ -215,7 +215,7 @@ class Answers:
             job = self._unknown(call, model, partial(self._afirst, call))
             return await (call.arun() if job is None else call.cache.calls.acall(job))
         except Exception as error:
-            if call.error is not None:
+            if call.failed:
                 raise
             self._note("asking the cache", error)
             return await call.arun() if call.answered is None else call.answered
@@ -329,7 +329,7 @@ class Answers:
                 job = self._unknown(call, model, partial(call.parts, learn=True))
             source = call.parts() if job is None else call.cache.calls.call(job)
         except Exception as error:
-            if call.error is not None:
+            if call.failed:
                 raise
             self._note("asking the cache", error)
             source = call.parts()
@@ -354,7 +354,7 @@ class Answers:
                 begun = True
                 yield part
         except Exception as error:
-            if begun or call.error is not None:
+            if begun or call.failed:
                 raise
             self._note("asking the cache", error)
             await source.aclose()

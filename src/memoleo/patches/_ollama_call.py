@@ -63,9 +63,9 @@ class Call:
         return self.request.args[0]
 
     @property
-    def error(self) -> BaseException | None:
-        """What the server's answer failed with."""
-        return self.request.error
+    def failed(self) -> bool:
+        """Whether it is the server's answer that failed."""
+        return self.request.failed
 
     def key(self, model: Model, inputs: Sequence[str] | None = None) -> bytes:
         """Return the key of the answer; `inputs` are texts to embed instead of the call's."""

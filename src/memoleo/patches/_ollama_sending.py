@@ -53,14 +53,15 @@ class Request:
         what it was called with
     """
 
-    __slots__ = ("args", "client", "error", "kwargs", "original", "sent")
+    __slots__ = ("args", "client", "failed", "kwargs", "original", "sent")
 
     def __init__(self, original: Any, client: Any, args: Any, kwargs: Any) -> None:
         self.original = original
         self.client = client
         self.args = args
         self.kwargs = kwargs
-        self.error: BaseException | None = None
+        # Not the error: its traceback holds this call, and a circle would keep both.
+        self.failed = False
         self.sent: tuple[Any, Part] | None = None
 
     def sent_for(self, answer: Any) -> Part | None:
@@ -163,16 +164,16 @@ class Sending:
         """
         try:
             return self._send(request, self._limited(request, kwargs))
-        except BaseException as error:
-            request.error = error
+        except BaseException:
+            request.failed = True
             raise
 
     async def asend(self, request: Request, kwargs: Mapping[str, Any]) -> Any:
         """Do what `send` does."""
         try:
             return await self._asend(request, self._limited(request, kwargs))
-        except BaseException as error:
-            request.error = error
+        except BaseException:
+            request.failed = True
             raise
 
     def stream(self, request: Request, kwargs: Mapping[str, Any]) -> Generator[Any, None, None]:
@@ -180,8 +181,8 @@ class Sending:
         source = self._stream(request, self._limited(request, kwargs))
         try:
             yield from source
-        except Exception as error:
-            request.error = error
+        except Exception:
+            request.failed = True
             raise
         finally:
             source.close()
@@ -194,8 +195,8 @@ class Sending:
         try:
             async for part in source:
                 yield part
-        except Exception as error:
-            request.error = error
+        except Exception:
+            request.failed = True
             raise
         finally:
             await source.aclose()

@@ -27,6 +27,9 @@ from memoleo.patches._ollama_sending import BELOW
 
 __all__ = ["OllamaPackage", "is_client", "wrapped_client"]
 
+_KNOWN = "0.4.5 to 0.6"
+"""The versions of the package that the tests run with, the oldest and the newest."""
+
 _SEAMS = (("Client", False), ("AsyncClient", True))
 _RAW = "_request_raw"
 _REQUEST = "_request"
@@ -197,8 +200,8 @@ def check(package: ModuleType) -> None:
                 found = "that is installed"
             raise ConfigError(
                 f"ollama {found} can't be patched: {name}.{_REQUEST} is not what it was in the "
-                "versions that memoleo knows (0.6). Nothing was changed; install another version "
-                "of ollama, or cache your own functions with memoleo.content_cached"
+                f"versions that memoleo knows ({_KNOWN}). Nothing was changed; install one of "
+                "those, or cache your own functions with memoleo.content_cached"
             )
 
 
