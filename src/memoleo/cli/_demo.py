@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from memoleo._urls import open_backend
 from memoleo.cli._common import cache_option, console, json_option
 
 __all__ = ["command"]
@@ -20,6 +21,8 @@ def command(entries: int | None, model: str | None, url: str | None, as_json: bo
     The Ollama at OLLAMA_HOST answers if there is one, else a small model that is fetched once
     (about 98 MB).
     """
+    if url is not None:
+        open_backend(url)  # before a model is fetched
     from memoleo.demo._run import run_demo
 
     out = console(stderr=as_json)
