@@ -1,4 +1,8 @@
-"""The bare floor, memoleo and its peers, each as a function that answers one warm call."""
+"""The bare floor, memoleo and its peers, each as the statement of one warm call.
+
+The floor is what somebody would write by hand for one function: it takes the same arguments, and
+makes a key, looks it up and decodes, without a thought for types, threads, ages or failures.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from timeit import Timer
 from typing import Any
 
 import msgspec
@@ -24,98 +30,145 @@ __all__ = ["in_memory", "misses", "on_disk"]
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder().decode
 
-Hit = Callable[[], Any]
+Contenders = dict[str, Timer]
 
 
-def in_memory(payload: Payload) -> dict[str, Hit]:
+def in_memory(payload: Payload) -> Contenders:
     """Return what answers a warm call from memory, by name."""
     import cachebox
     import cachetools
 
-    arguments, result = payload.arguments, payload.result
-    values = tuple(arguments.values())
-    if payload.name == "P5":
-        # What every contender must key: the instance's two attributes too.
-        values = ("small", 0.5, *values)
     seed = secrets.randbits(64)
-    stored = {xxhash.xxh3_128_digest(_encode(values), seed): _encode(result)}
-
-    def floor() -> Any:
-        return _decode(stored[xxhash.xxh3_128_digest(_encode(values), seed)])
-
-    hits: dict[str, Hit] = {"floor": floor}
+    values = _keyed_values(payload)
+    stored = {xxhash.xxh3_128_digest(_encode(values), seed): _encode(payload.result)}
+    floor = _by_hand(
+        payload,
+        "decode(stored[digest(encode(({keyed},)), seed)])",
+        decode=_decode,
+        stored=stored,
+        digest=xxhash.xxh3_128_digest,
+        encode=_encode,
+        seed=seed,
+    )
+    contenders = {"floor": _call(payload, floor)}
     for name, options in (("memoleo", {}), ("memoleo, metrics shared", {"metrics": None})):
         cache = Cache("memory://", **{"metrics": Metrics(), **options})
-        function = payload.define(content_cached(cache=cache))
-        hits[name] = functools.partial(_spread, function, arguments)
-    function = payload.define(functools.partial(_coroutine, Cache("memory://")))
-    asyncio.run(function(**arguments))
-    hits["memoleo, async"] = functools.partial(_run_through, function, arguments)
+        contenders[name] = _call(payload, content_cached(cache=cache))
+    coroutine = functools.partial(_coroutine, Cache("memory://"))
+    contenders["memoleo, async"] = _call(payload, coroutine, "run({call})", run=_run_through)
+    result = payload.result
 
-    @functools.lru_cache
-    def by_json(text: str) -> Any:
+    def compute(text: str) -> Any:
         return result
 
-    hits["lru_cache + JSON key"] = lambda: by_json(json.dumps(values, sort_keys=True))
-    for name, cache in (
-        ("cachetools + JSON key", cachetools.LRUCache(1000)),
-        ("cachebox + JSON key", cachebox.LRUCache(1000)),
+    for name, decorate in (
+        ("lru_cache", functools.lru_cache),
+        ("cachetools", cachetools.cached(cachetools.LRUCache(1000))),
+        ("cachebox", cachebox.cached(cachebox.LRUCache(1000))),
     ):
-        cached = _cached_by(cache, result)
-        hits[name] = functools.partial(_by_json, cached, values)
-    return hits
+        by_json = _by_hand(
+            payload,
+            "by_text(dumps(({keyed},), sort_keys=True))",
+            by_text=decorate(compute),
+            dumps=json.dumps,
+        )
+        contenders[f"{name} + JSON key"] = _call(payload, by_json)
+    return contenders
 
 
-def on_disk(payload: Payload, folder: Path) -> dict[str, Hit]:
+def on_disk(payload: Payload, folder: Path) -> Contenders:
     """Return what answers a warm call from a file, by name."""
     import diskcache
     import joblib
 
-    arguments, result = payload.arguments, payload.result
-    values = tuple(arguments.values())
-    if payload.name == "P5":
-        values = ("small", 0.5, *values)
+    values, result = _keyed_values(payload), payload.result
     connection = _floor_file(folder / "floor.db")
     digest = hashlib.sha256(_encode(values)).digest()
     connection.execute("INSERT OR REPLACE INTO c VALUES (?, ?)", (digest, _encode(result)))
-
-    def floor() -> Any:
-        key = hashlib.sha256(_encode(values)).digest()
-        return _decode(connection.execute("SELECT v FROM c WHERE k = ?", (key,)).fetchone()[0])
-
+    floor = _by_hand(
+        payload,
+        "decode(execute(select, (sha256(encode(({keyed},))).digest(),)).fetchone()[0])",
+        decode=_decode,
+        execute=connection.execute,
+        select="SELECT v FROM c WHERE k = ?",
+        sha256=hashlib.sha256,
+        encode=_encode,
+    )
     cache = Cache(f"sqlite:///{folder}/memoleo.db?memory=0", metrics=Metrics())
-    function = payload.define(content_cached(cache=cache))
     disk = diskcache.Cache(str(folder / "diskcache"))
     disk[hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()] = result
+    by_json = _by_hand(
+        payload,
+        "disk[sha256(dumps(({keyed},), sort_keys=True).encode()).hexdigest()]",
+        disk=disk,
+        sha256=hashlib.sha256,
+        dumps=json.dumps,
+    )
     memoized = diskcache.Cache(str(folder / "memoize")).memoize()(lambda *values: result)
+    by_memoize = _by_hand(
+        payload, "memoized(*map(hashable, ({keyed},)))", memoized=memoized, hashable=_hashable
+    )
     remembered = joblib.Memory(str(folder / "joblib"), verbose=0).cache(_Result(result).compute)
+    by_joblib = _by_hand(payload, "remembered({keyed})", remembered=remembered)
     return {
-        "floor": floor,
-        "memoleo": functools.partial(_spread, function, arguments),
-        "diskcache + sha256(JSON)": lambda: disk[
-            hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        ],
-        "diskcache memoize": lambda: memoized(*map(_hashable, values)),
-        "joblib": lambda: remembered(*values),
+        "floor": _call(payload, floor),
+        "memoleo": _call(payload, content_cached(cache=cache)),
+        "diskcache + sha256(JSON)": _call(payload, by_json),
+        "diskcache memoize": _call(payload, by_memoize),
+        "joblib": _call(payload, by_joblib),
     }
 
 
-def misses(payload: Payload, folder: Path) -> dict[str, Hit]:
+def misses(payload: Payload, folder: Path) -> Contenders:
     """Return what answers a call that was never made before, by name."""
     connection = _floor_file(folder / "floor-miss.db")
-    counter = iter(range(10**9))
+    compute = _answer_of[payload.name]
 
-    def floor() -> Any:
-        values = (*payload.arguments.values(), next(counter))
-        key = hashlib.sha256(_encode(values)).digest()
+    def floor(values: Any, number: int) -> Any:
+        key = hashlib.sha256(_encode((values, number))).digest()
         if connection.execute("SELECT v FROM c WHERE k = ?", (key,)).fetchone() is None:
-            connection.execute("INSERT INTO c VALUES (?, ?)", (key, _encode(payload.result)))
+            result = compute(values, number)
+            connection.execute("INSERT INTO c VALUES (?, ?)", (key, _encode(result)))
+            return result
 
     cache = Cache(f"sqlite:///{folder}/memoleo-miss.db?memory=0", metrics=Metrics())
+    values, counter = list(payload.arguments.values()), itertools.count()
+    return {
+        name: Timer("it(values, next(counter))", globals=scope)
+        for name, scope in (
+            ("floor", {"it": floor, "values": values, "counter": counter}),
+            ("memoleo", {"it": content_cached(cache=cache)(compute), "values": values,
+                         "counter": counter}),
+        )
+    }  # fmt: skip
 
-    function = content_cached(cache=cache)(_answer_of[payload.name])
-    values = list(payload.arguments.values())
-    return {"floor": floor, "memoleo": lambda: function(values, next(counter))}
+
+def _call(
+    payload: Payload, decorate: Callable[[Any], Any], statement: str = "{call}", **names: Any
+) -> Timer:
+    """Return the call of a decorated function, as a program would spell it."""
+    scope = {**payload.arguments, **names, "it": payload.define(decorate)}
+    return Timer(statement.format(call=payload.call), globals=scope)
+
+
+def _by_hand(payload: Payload, expression: str, **names: Any) -> Callable[[Any], Any]:
+    """Return a decorator that puts a function of one expression in the place of the payload's."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = ", ".join(inspect.signature(function).parameters)
+        source = f"def by_hand({parameters}): return {expression.format(keyed=payload.keyed)}"
+        exec(source, names)
+        found: Callable[..., Any] = names["by_hand"]
+        return found
+
+    return decorate
+
+
+def _keyed_values(payload: Payload) -> tuple[Any, ...]:
+    found: list[tuple[Any, ...]] = []
+    decorate = _by_hand(payload, "found.append(({keyed},))", found=found)
+    _call(payload, decorate).timeit(1)
+    return found[0]
 
 
 def cashews_hits(payload: Payload, rounds: int) -> Callable[[], float] | None:
@@ -174,38 +227,21 @@ def _floor_file(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _spread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return function(**arguments)
-
-
 def _coroutine(cache: Cache, function: Callable[..., Any]) -> Any:
     """Decorate a coroutine function of the same signature."""
     names = ", ".join(inspect.signature(function).parameters)
-    namespace: dict[str, Any] = {}
-    exec(f"async def wrapper({names}): return None", namespace)
+    namespace: dict[str, Any] = {"answer": function}
+    arguments = ", ".join(f"{name}={name}" for name in names.split(", "))
+    exec(f"async def wrapper({names}): return answer({arguments})", namespace)
     return content_cached(cache=cache)(namespace["wrapper"])
 
 
-def _run_through(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def _run_through(coroutine: Any) -> Any:
     """Run a coroutine that never waits: no loop, so that only memoleo is measured."""
     try:
-        function(**arguments).send(None)
+        coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-
-
-def _cached_by(cache: Any, result: Any) -> Callable[[str], Any]:
-    import cachetools
-
-    @cachetools.cached(cache)
-    def function(text: str) -> Any:
-        return result
-
-    return function
-
-
-def _by_json(function: Callable[[str], Any], values: tuple[Any, ...]) -> Any:
-    return function(json.dumps(values, sort_keys=True))
 
 
 def _hashable(value: Any) -> Any:

@@ -26,20 +26,38 @@ LABELS = [f"feeling {number:02d}" for number in range(36)]
 
 
 class Payload(NamedTuple):
-    """One call: its arguments by name, what it returns, and how a user would write the function."""
+    """One call: its arguments by name, what it returns, and how a user would write it.
+
+    Parameters
+    ----------
+    name, what
+        for tables
+    arguments
+        by name
+    result
+        what the function returns
+    define
+        decorates the function, and returns what `call` calls
+    call
+        the call as a program spells it; ``it`` is what `define` returned
+    keyed
+        what a key must be made of, in the words of the function
+    """
 
     name: str
     what: str
     arguments: dict[str, Any]
     result: Any
-    define: Callable[[Callable[[Any], Any]], Callable[..., Any]]
+    define: Callable[[Callable[[Any], Any]], Any]
+    call: str
+    keyed: str
 
 
 RESULTS: dict[str, Any] = {}
 """What the functions return. It is no captured variable: those are keyed anew on each call."""
 
 
-def one_text(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
+def one_text(decorate: Callable[[Any], Any]) -> Any:
     @decorate
     def score(text: str) -> Any:
         return RESULTS["P1"]
@@ -47,7 +65,7 @@ def one_text(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
     return score
 
 
-def chat(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
+def chat(decorate: Callable[[Any], Any]) -> Any:
     @decorate
     def ask(model: str, messages: list[Any], options: dict[str, Any]) -> Any:
         return RESULTS["P2"]
@@ -55,7 +73,7 @@ def chat(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
     return ask
 
 
-def image(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
+def image(decorate: Callable[[Any], Any]) -> Any:
     @decorate
     def caption(image: str) -> Any:
         return RESULTS["P3"]
@@ -63,7 +81,7 @@ def image(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
     return caption
 
 
-def sentences(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
+def sentences(decorate: Callable[[Any], Any]) -> Any:
     @decorate
     def embed(texts: list[str]) -> Any:
         return RESULTS["P4"]
@@ -71,7 +89,7 @@ def sentences(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
     return embed
 
 
-def method(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
+def method(decorate: Callable[[Any], Any]) -> Any:
     class Scorer:
         def __init__(self) -> None:
             self.model = "small"
@@ -81,7 +99,7 @@ def method(decorate: Callable[[Any], Any]) -> Callable[..., Any]:
         def score(self, text: str, labels: list[str]) -> Any:
             return RESULTS["P5"]
 
-    return Scorer().score
+    return Scorer()
 
 
 def _noise(size: int) -> bytes:
@@ -89,7 +107,15 @@ def _noise(size: int) -> bytes:
 
 
 PAYLOADS = [
-    Payload("P1", "one short text", {"text": TEXT}, dict.fromkeys(FEELINGS, 0.125), one_text),
+    Payload(
+        "P1",
+        "one short text",
+        {"text": TEXT},
+        dict.fromkeys(FEELINGS, 0.125),
+        one_text,
+        "it(text)",
+        "text",
+    ),
     Payload(
         "P2",
         "a chat, 5 options",
@@ -118,6 +144,8 @@ PAYLOADS = [
             "eval_count": 88,
         },
         chat,
+        "it(model, messages, options)",
+        "model, messages, options",
     ),
     Payload(
         "P3",
@@ -125,6 +153,8 @@ PAYLOADS = [
         {"image": base64.b64encode(_noise(786_432)).decode()},
         "a cat on a mat",
         image,
+        "it(image)",
+        "image",
     ),
     Payload(
         "P4",
@@ -132,6 +162,8 @@ PAYLOADS = [
         {"texts": [f"{TEXT} {number}" for number in range(32)]},
         [[byte / 255.0 for byte in _noise(384)] for _ in range(32)],
         sentences,
+        "it(texts)",
+        "texts",
     ),
     Payload(
         "P5",
@@ -139,6 +171,8 @@ PAYLOADS = [
         {"text": TEXT, "labels": LABELS},
         dict.fromkeys(LABELS, 0.01),
         method,
+        "it.score(text, labels)",
+        "self.model, self.threshold, text, labels",
     ),
 ]
 

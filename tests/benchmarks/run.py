@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from timeit import Timer
 from typing import Any
 
 from contenders import cashews_hits, in_memory, misses, on_disk
@@ -47,26 +48,22 @@ class Judge:
         self.table.add_row(name, f"[{colour}]{measured:.2f} {unit}[/]", f"{limit:.2f} {unit}")
 
 
-def minima(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Return the microseconds per call of each contender, the best of many short bursts."""
+def minima(contenders: dict[str, Timer], seconds: float) -> dict[str, float]:
+    """Return the microseconds per call of each contender, the best of many short bursts.
+
+    A burst is short against what the machine gives to others at a time, so that some bursts of
+    each contender are free of them.
+    """
     bursts: dict[str, int] = {}
-    for name, call in contenders.items():
-        call(), call()
-        started = perf_counter()
-        call()
-        bursts[name] = max(1, int(0.002 / max(perf_counter() - started, 1e-7)))
+    for name, timer in contenders.items():
+        timer.timeit(3)
+        bursts[name] = max(1, int(0.002 / max(timer.timeit(1), 1e-7)))
     best = dict.fromkeys(contenders, float("inf"))
     gc.collect()
-    gc.disable()
     ends = perf_counter() + seconds
     while perf_counter() < ends:
-        for name, call in contenders.items():
-            count = range(bursts[name])
-            started = perf_counter()
-            for _ in count:
-                call()
-            best[name] = min(best[name], (perf_counter() - started) / len(count))
-    gc.enable()
+        for name, timer in contenders.items():
+            best[name] = min(best[name], timer.timeit(bursts[name]) / bursts[name])
     return {name: seconds * 1e6 for name, seconds in best.items()}
 
 
@@ -156,11 +153,11 @@ def measure_growth(judge: Judge, entries: int, seconds: float) -> None:
                 function(number)
             functions[name] = (function, count)
 
-        def scattered(function: Any, count: int) -> Callable[[], Any]:
-            places = iter(range(10**12))
-            return lambda: function(next(places) * 7919 % count)
-
-        found = minima({name: scattered(*pair) for name, pair in functions.items()}, seconds)
+        timers = {}
+        for name, (function, count) in functions.items():
+            places = {"it": function, "places": itertools.count(), "count": count}
+            timers[name] = Timer("it(next(places) * 7919 % count)", globals=places)
+        found = minima(timers, seconds)
     judge.check(
         f"a hit among {entries:,} entries / among 1,000",
         found["large"] / found["small"],
