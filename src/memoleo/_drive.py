@@ -273,14 +273,14 @@ def _place(backend: Backend) -> str | None:
 
 def conclude(turn: Turn) -> Any:
     """Return what the caller of a finished call gets, or raise its error."""
-    outcome = turn.outcome
+    outcome, turn.outcome = turn.outcome, None
     assert outcome is not None
     if isinstance(outcome, Failed):
         try:
             raise outcome.error
         finally:
-            # The traceback holds this frame: without the deletion, a circle.
-            del outcome, turn
+            # The traceback holds this frame and the caller's: otherwise, a circle.
+            del outcome
     return outcome.value
 
 

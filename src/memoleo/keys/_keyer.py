@@ -6,8 +6,8 @@
     header = domain, type, fingerprint of the function, class of self, names of what is keyed
     body   = the bound arguments, and what the function's closures hold
 
-The key that belongs to a body is remembered under XXH3-128 with a secret seed of this process,
-which is faster than SHA-256 by an order of magnitude; that digest never leaves the process.
+The key that belongs to a body is remembered under a mark: XXH3-128 with a secret seed of this
+process, which is faster than SHA-256 by an order of magnitude. A mark never leaves the process.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from memoleo._compiled import (
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._bind import bound_names, read_parameters
 from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write
-from memoleo.keys._layout import STATE_WAYS_OUT, layout_of, layout_of_method
-from memoleo.keys._plain import encode_plain, is_plain
+from memoleo.keys._layout import STATE_WAYS_OUT, Layout, layout_of, layout_of_method
+from memoleo.keys._marks import mark_of
+from memoleo.keys._plain import HUGE, encode_plain, is_plain
 from memoleo.keys._portrait import Description, Portrait
 from memoleo.keys._settings import content_of_version, read_settings
 
@@ -48,10 +49,11 @@ _DOMAIN = b"memoleo:call:1"
 _CAPTURED = " (captured)"
 _SEED = int.from_bytes(os.urandom(8), "big")
 
-# A remembered key costs some 200 bytes. Bodies beyond _LONG are hashed in pieces, as they are.
+# A remembered key costs some 200 bytes. What is beyond _LONG is hashed in pieces, as it is.
 _MOST = 16_384
 _LONG = 1 << 16
 _MOST_CLASSES = 256
+_FEW = 4
 
 # Of a callable that doesn't tell its parameters, the call counts as it is spelled.
 _AS_SPELLED = (Parameter("args", VAR_POSITIONAL), Parameter("kwargs", VAR_KEYWORD))
@@ -310,7 +312,7 @@ class Keyer:
                 name=_name(self._func),
             ),
         )
-        fragment = _key_fragment(f"({result})", layout.names, b"".join(header), layout.labels)
+        fragment = _key_fragment(layout, b"".join(header))
         ending = Fragment("return $key", {})
         make: _MakeKey = compile_function(parameters, fragment, ending, name=_name(self._func))
         if not logic.pins and not logic.live:
@@ -363,36 +365,51 @@ def _digest(content: str | bytes) -> bytes:
 
 
 _KEY = """\
-$values = {values}
-if $is_plain($values):
- try:
-  $body = $encode($values)
- except ($UnicodeEncodeError, $OverflowError):
-  $key = $tagged($values)
- else:
-  $mark = $digest($body, $seed)
-  $key = $known($mark) or $remember($body, $mark)
-else:
- $key = $tagged($values)"""
+$values = ({values})
+{mark}
+$key = $known($mark) or $remember($values, $mark)"""
+
+_MARK = "$mark = $mark_of($values)"
+
+# Most keyed values are short texts, and a look at one costs less than handing it on.
+_MARK_OF_TEXTS = """\
+try:
+ $mark = $digest($encode($values), $seed) if {checks} else $mark_of($values)
+except $UnicodeEncodeError:
+ $mark = $mark_of($values)"""
 
 
-def _key_fragment(values: str, names: dict[str, Any], header: bytes, labels: list[str]) -> Fragment:
+def _key_fragment(layout: Layout, header: bytes) -> Fragment:
     """Return what leaves the key of a call in ``$key``."""
-    known: dict[bytes, bytes] = {}
+    known: dict[bytes | None, bytes] = {}
     plain_start = hashlib.sha256(header + b"\x01")
     tagged_start = hashlib.sha256(header + b"\x02")
-    fast_digest = xxhash.xxh3_128_digest
+    labels = layout.labels
 
-    def remember(body: bytes, mark: bytes, start: Any) -> bytes:
-        whole = start.copy()
-        whole.update(body)
-        digest: bytes = whole.digest()
-        if len(known) >= _MOST:
-            known.clear()
-        known[mark] = digest
-        return digest
+    def remember(values: tuple[Any, ...], mark: bytes | None) -> bytes:
+        key = make(values)
+        if mark is not None:
+            if len(known) >= _MOST:
+                known.clear()
+            known[mark] = key
+        return key
 
-    def tagged(values: tuple[Any, ...]) -> bytes:
+    def make(values: tuple[Any, ...]) -> bytes:
+        if is_plain(values):
+            try:
+                whole = plain_start.copy()
+                whole.update(encode_plain(values))
+                key: bytes = whole.digest()
+                return key
+            except (UnicodeEncodeError, OverflowError):
+                pass
+        whole = tagged_start.copy()
+        for piece in tagged(values):
+            whole.update(piece)
+        key = whole.digest()
+        return key
+
+    def tagged(values: tuple[Any, ...]) -> list[Any]:
         pieces: list[Any] = []
         place = 0
         try:
@@ -404,28 +421,28 @@ def _key_fragment(values: str, names: dict[str, Any], header: bytes, labels: lis
             reason = "it is nested too deeply for the stack that is left"
             deep = Unkeyable(values[place], reason)
             raise _keying_error(labels[place], deep) from None
-        if sum(map(len, pieces)) > _LONG:
-            whole = tagged_start.copy()
-            for piece in pieces:
-                whole.update(piece)
-            found: bytes = whole.digest()
-            return found
-        body = b"".join(pieces)
-        mark = fast_digest(body, ~_SEED & 0xFFFF_FFFF_FFFF_FFFF)
-        return known.get(mark) or remember(body, mark, tagged_start)
+        # Many small pieces are hashed faster in one.
+        return pieces if sum(map(len, pieces)) > _LONG else [b"".join(pieces)]
 
-    scope = {
-        "is_plain": is_plain,
-        "encode": encode_plain,
-        "tagged": tagged,
-        "digest": fast_digest,
-        "seed": _SEED,
+    mark = _MARK
+    if 0 < len(layout.values) <= _FEW and all(map(str.isidentifier, layout.values)):
+        checks = [f"$type({one}) is $str and $len({one}) < $huge" for one in layout.values]
+        mark = _MARK_OF_TEXTS.format(checks=" and ".join(checks))
+    names = {
+        "mark_of": mark_of,
         "known": known.get,
-        "remember": partial(remember, start=plain_start),
+        "remember": remember,
+        "type": type,
+        "str": str,
+        "len": len,
+        "huge": HUGE,
         "UnicodeEncodeError": UnicodeEncodeError,
-        "OverflowError": OverflowError,
+        "digest": xxhash.xxh3_128_digest,
+        "encode": encode_plain,
+        "seed": _SEED,
     }
-    return Fragment(_KEY.format(values=values), {**names, **scope})
+    values = "".join(f"{value}, " for value in layout.values)
+    return Fragment(_KEY.format(values=values, mark=mark), {**layout.names, **names})
 
 
 def _keying_error(name: str, error: Unkeyable) -> KeyingError:

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["encode_plain", "is_plain"]
+__all__ = ["HUGE", "encode_plain", "is_plain"]
 
 _SCALARS = frozenset({str, int, bool, bytes, type(None)})
 
 # Deeper data goes to the tagged lane, which can name a path inside it.
 _DEEPEST = 16
-_HUGE = 1 << 22
+HUGE = 1 << 22
+"""Characters of a text that is hashed without being copied before."""
 
 # Raises UnicodeEncodeError for lone surrogates and OverflowError for integers beyond 64 bits:
 # such calls belong to the tagged lane.
@@ -41,7 +42,7 @@ def is_plain(values: Iterable[Any], depth: int = 0) -> bool:
         if kind is str or kind in _SCALARS:
             # msgspec's buffer grows ahead of what it holds: a huge text goes where it is hashed
             # without being copied again.
-            if kind is str and len(value) > _HUGE:
+            if kind is str and len(value) > HUGE:
                 return False
             continue
         # Containers of scalars are done in place: a call for each would double the cost.
