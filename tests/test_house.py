@@ -21,7 +21,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     (
         "ground",
         {"_callable", "_compiled", "_entry", "_events", "_health", "_pausing", "_platform",
-         "_retry_budget", "_units", "_version", "errors",
+         "_retry_budget", "_units", "_version", "errors", "hooks",
          "_notes",
          "http_rules"},
     ),

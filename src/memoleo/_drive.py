@@ -17,7 +17,7 @@ from memoleo._flow import Intent
 from memoleo._remembered import Remembered
 from memoleo._singleflight import flights_of
 from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Load, Save, Spawn
-from memoleo._store import Job, Store
+from memoleo._store import Job, Store, said
 from memoleo._stream import arecord, areplay, record, replay
 from memoleo._turn import Turn
 from memoleo.backends._protocol import Backend
@@ -169,7 +169,8 @@ class Driver:
             from concurrent.futures import TimeoutError as Late
 
             try:
-                return flight.future.result(_PATIENCE)
+                with turn.waiting():
+                    return flight.future.result(_PATIENCE)
             except Late:
                 return Alone()
             finally:
@@ -180,11 +181,12 @@ class Driver:
             turn.land(None, failed=True)
             return Alone()
         if turn.lease is None:
-            for pause in _pauses():
-                time.sleep(pause)
-                turn.lease = self.store.lease(turn.job)
-                if turn.lease is not None:
-                    break
+            with turn.waiting():
+                for pause in _pauses():
+                    time.sleep(pause)
+                    turn.lease = self.store.lease(turn.job)
+                    if turn.lease is not None:
+                        break
         flight.lease = turn.lease
         return Leading()
 
@@ -201,7 +203,8 @@ class Driver:
             if not wait or not self._flights.may_wait(flight, loop):
                 return Alone()
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(flight.future), _PATIENCE)
+                with turn.waiting():
+                    return await asyncio.wait_for(asyncio.wrap_future(flight.future), _PATIENCE)
             except asyncio.TimeoutError:
                 return Alone()
             finally:
@@ -214,11 +217,12 @@ class Driver:
             turn.land(None, failed=True)
             return Alone()
         if turn.lease is None:
-            for pause in _pauses():
-                await asyncio.sleep(pause)
-                turn.lease = await _in_thread(take) if remote else take()
-                if turn.lease is not None:
-                    break
+            with turn.waiting():
+                for pause in _pauses():
+                    await asyncio.sleep(pause)
+                    turn.lease = await _in_thread(take) if remote else take()
+                    if turn.lease is not None:
+                        break
         flight.lease = turn.lease
         return Leading()
 
@@ -257,7 +261,12 @@ class Driver:
 
 
 def _note_refresh(job: Job, error: BaseException) -> None:
-    logger.warning("refreshing %s failed: %r", job.policy.label or "an entry", error)
+    logger.warning(
+        "refreshing %s failed: %r",
+        job.policy.label or "an entry",
+        error,
+        extra=said("refresh_failed", job, error),
+    )
 
 
 def _place(backend: Backend) -> str | None:

@@ -97,8 +97,10 @@ def _answer(freshness: Freshness, found: Entry, *, streamed: bool) -> Flow:
             yield Count("stale", found)
             yield _SPAWN
             return opened
-    elif freshness.excuses(found.created, now):
-        fallback = found
+    else:
+        yield Count("expired")
+        if freshness.excuses(found.created, now):
+            fallback = found
     return (yield from _compute(fallback, freshness, lead=not streamed, streamed=streamed))
 
 

@@ -41,7 +41,7 @@ class Policy(msgspec.Struct, frozen=True):
     label
         what computes the result, for people: a qualified name
     tokens
-        how many tokens a result cost
+        how many tokens a model read and wrote for a result
     essence
         what of a result is compared when it is computed again; `None` for all of it
     """
@@ -55,7 +55,7 @@ class Policy(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     codec: Codec | None = None
     label: str = ""
-    tokens: Callable[[Any], int] | None = None
+    tokens: Callable[[Any], tuple[int, int]] | None = None
     essence: Callable[[Any], Any] | None = None
 
     @property

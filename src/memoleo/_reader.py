@@ -53,6 +53,7 @@ _SERVE = """\
 $cell = $local.cell
 $cell.hits += 1
 $cell.saved_ms += $entry.cost_ms
+$cell.bytes_served += $len($payload)
 if $entry.tokens:
  $cell.tokens_saved += $entry.tokens
 return $value"""
@@ -161,6 +162,7 @@ def _lookup(lines: str, depth: int, job: Job, names: dict[str, Any], **more: str
         "local": job.counters.local,
         "NOT_LOOKED": NOT_LOOKED,
         "Exception": Exception,
+        "len": len,
     }
     return Fragment(text, {**names, **common})
 

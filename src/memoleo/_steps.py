@@ -128,7 +128,8 @@ class Count(msgspec.Struct, frozen=True):
     Parameters
     ----------
     outcome
-        "hit", "miss", "stale", "shared", "stale_if_error", "error", "would_hit" or "would_miss"
+        "hit", "miss", "stale", "shared", "stale_if_error", "expired", "error", "would_hit" or
+        "would_miss"
     entry
         the entry that was served
     error

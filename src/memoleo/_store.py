@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from memoleo import _events
 from memoleo._entry import Entry
-from memoleo._events import Event, Hook, Spell, logger
+from memoleo._events import Event, Hook, Spell, extras, logger, tell, wanted
 from memoleo._parts import PartsMaker
 from memoleo._policy import Freshness, Policy, tag_names
 from memoleo._steps import Failed, Returned
@@ -19,7 +21,7 @@ from memoleo.errors import BackendError, CodecError, CorruptEntry
 from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
 
-__all__ = ["Job", "Store"]
+__all__ = ["Job", "Store", "said"]
 
 _LATELY = 1024
 
@@ -127,6 +129,7 @@ class Store:
             cell.hits += 1
             cell.saved_ms += entry.cost_ms
             cell.tokens_saved += entry.tokens
+            cell.bytes_served += len(entry.payload)
             self.tell(job, "hit", entry.cost_ms)
         return opened
 
@@ -189,7 +192,7 @@ class Store:
             tags = policy.tags
             if job.tags is not None:
                 tags = (*tags, *tag_names(job.tags(value)))
-            tokens = policy.tokens(value) if policy.tokens is not None else 0
+            tokens = sum(policy.tokens(value)) if policy.tokens is not None else 0
             payload = job.codec.encode(value)
         except Exception as error:
             self.refuse(job, error)
@@ -234,8 +237,8 @@ class Store:
             self._writes.worked()
         if self.lately:
             self.lately.pop(job.key, None)
-        if self.hooks:
-            self.tell(job, "stored", entry.cost_ms)
+        job.counters.local.cell.bytes_stored += len(entry.payload)
+        self.tell(job, "stored", entry.cost_ms)
 
     def note(self, job: Job, reason: str, text: str) -> None:
         """Remember why a call left no entry, for those who ask; the oldest are forgotten first."""
@@ -291,31 +294,66 @@ class Store:
         name = job.policy.label or job.policy.type
         if name not in self._refused:
             self._refused.add(name)
+            extra = said("refused", job, error)
             if isinstance(error, CodecError):
-                logger.warning("results of %s are not cached: %s", name, error)
+                logger.warning("results of %s are not cached: %s", name, error, extra=extra)
             else:
-                logger.warning("results of %s are not cached", name, exc_info=error)
+                logger.warning("results of %s are not cached", name, exc_info=error, extra=extra)
         self.tell(job, "refused", error=error)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody wants to be told what happens."""
+        return bool(self.hooks or _events.listeners)
+
+    def hears(self, kind: str) -> bool:
+        """Whether a hook of this cache wants to be told of events of a kind."""
+        return wanted(self.hooks, kind)
+
     def tell(
-        self, job: Job, outcome: str, ms: float = 0.0, error: BaseException | None = None
+        self,
+        job: Job,
+        outcome: str,
+        ms: float = 0.0,
+        error: BaseException | None = None,
+        tokens: tuple[int, int] = (0, 0),
     ) -> None:
         """Tell the hooks what happened."""
-        for hook in self.hooks:
-            try:
-                hook(Event(outcome, job.policy.type, job.policy.label, job.key, ms, error))
-            except Exception:
-                logger.exception("a hook of memoleo failed")
+        if self.hooks or _events.listeners:
+            policy = job.policy
+            tell(self.hooks, Event(outcome, policy.type, policy.label, job.key, ms, error, tokens))
+
+    def tell_call(
+        self, job: Job, ms: float, value: Any = None, error: BaseException | None = None
+    ) -> None:
+        """Tell the hooks that a function ran, how long it took, and what it returned or raised."""
+        tokens = (0, 0)
+        if error is None and job.policy.tokens is not None:
+            # What can't be counted is not known; whether it can be stored is found out elsewhere.
+            with contextlib.suppress(Exception):
+                tokens = job.policy.tokens(value)
+        self.tell(job, "call", ms, error, tokens)
 
     def _corrupt(self, job: Job, error: Exception) -> None:
         job.counters.local.cell.corrupt += 1
-        logger.info("an entry of %s can't be read: %s", job.policy.label or "?", error)
+        logger.info(
+            "an entry of %s can't be read: %s",
+            job.policy.label or "?",
+            error,
+            extra=said("corrupt", job, error),
+        )
         self.tell(job, "corrupt", error=error)
 
     def _failure(self, job: Job, spell: Spell, error: Exception, seconds: float) -> None:
         spell.failed(error, seconds)
         job.counters.local.cell.failures += 1
         self.tell(job, "failure", error=error)
+
+
+def said(event: str, job: Job, error: BaseException | None) -> dict[str, object]:
+    """Return what a log record about a call says besides its text; see `extras`."""
+    policy = job.policy
+    return extras(event, type=policy.type, label=policy.label, key=job.key, error=error)
 
 
 class _NoLease:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from memoleo._entry import Entry
@@ -12,7 +13,7 @@ from memoleo._flow import Intent, flow
 from memoleo._remembered import Remembered
 from memoleo._singleflight import Flight, Flights, Inside
 from memoleo._steps import Count, Failed, Followed, Leave, Now, Open, Returned, Seen, Step, Unsee
-from memoleo._store import Job, Store
+from memoleo._store import Job, Store, said
 from memoleo._stream import Recording
 from memoleo.backends._protocol import Lease
 
@@ -44,6 +45,8 @@ class Turn:
     ----------
     outcome
         how the flow ended; `None` while the function is to be run
+    waited
+        how many milliseconds it waited for somebody else's run
     """
 
     __slots__ = (
@@ -59,6 +62,7 @@ class Turn:
         "parts",
         "steps",
         "store",
+        "waited",
     )
 
     def __init__(
@@ -77,6 +81,7 @@ class Turn:
         self.lease: Lease | None = None
         self.parts: bytes | None = None
         self.outcome: Returned | Failed | None = None
+        self.waited = 0.0
         self.steps: Generator[Step, Any, Returned | Failed] = flow(
             intent, job.freshness, found=found, streamed=job.streamed
         )
@@ -90,6 +95,15 @@ class Turn:
         if self.flight is not None or self.lease is not None:
             self.land(None, failed=True)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that the block waits for somebody else's run."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += (time.perf_counter() - started) * 1000
+
     def begin_call(self) -> None:
         """Note that the user's function is about to run."""
         if self._keep:
@@ -102,12 +116,16 @@ class Turn:
         """Note that the function returned."""
         ms = (time.perf_counter() - self._started) * 1000
         self._end_call()
+        if self.store.is_heard and not self.job.streamed:
+            self.store.tell_call(self.job, ms, value)
         return Returned(value, ms)
 
     def failed(self, error: BaseException) -> Failed:
         """Note that the function raised."""
         ms = (time.perf_counter() - self._started) * 1000
         self._end_call()
+        if self.store.is_heard:
+            self.store.tell_call(self.job, ms, error=error)
         return Failed(error, ms)
 
     def end(self, outcome: Returned | Failed) -> None:
@@ -155,8 +173,10 @@ class Turn:
         store, job, started = self.store, self.job, self._started
 
         def finished(encoded: tuple[list[bytes], bytes]) -> None:
+            took = (time.perf_counter() - started) * 1000
+            if store.is_heard:
+                store.tell_call(job, took, encoded)
             if self._keep:
-                took = (time.perf_counter() - started) * 1000
                 store.save(job, Returned(encoded, took), self.parts)
 
         def failed(error: Exception) -> None:
@@ -169,9 +189,13 @@ class Turn:
     def _count(self, step: Count) -> None:
         cell = self.job.counters.local.cell
         outcome, entry = step.outcome, step.entry
+        if outcome == "hit" and self.waited:
+            outcome = "shared"  # another process had it under way
         if entry is not None:
-            cell.saved_ms += entry.cost_ms
-            cell.tokens_saved += entry.tokens
+            cell.bytes_served += len(entry.payload)
+            if outcome != "stale_if_error":
+                cell.saved_ms += max(0.0, entry.cost_ms - self.waited)
+                cell.tokens_saved += entry.tokens
         if outcome == "miss":
             cell.misses += 1
         elif outcome == "hit":
@@ -180,6 +204,8 @@ class Turn:
             cell.stale += 1
         elif outcome == "shared":
             cell.shared += 1
+        elif outcome == "expired":
+            cell.expired += 1
         elif outcome == "error":
             cell.errors += 1
             self.store.note(self.job, "failed", f"it failed: {step.error!r}")
@@ -190,6 +216,7 @@ class Turn:
                 self.job.policy.label or "a call",
                 step.error,
                 0.0 if entry is None else self.store.clock() - entry.created,
+                extra=said(outcome, self.job, step.error),
             )
         elif outcome == "would_hit":
             cell.would_hit += 1
@@ -197,6 +224,6 @@ class Turn:
         else:
             cell.would_miss += 1
         store = self.store
-        if store.hooks:
+        if store.is_heard:
             ms = entry.cost_ms if entry is not None else step.ms
             store.tell(self.job, outcome, ms, step.error)

@@ -50,8 +50,8 @@ class Room:
     ----------
     bytes_left, entries_left
         what can be stored before it is time to `look` again; whoever stores something subtracts it
-    evicted
-        how many entries were removed
+    evictions
+        how many entries of each type were removed
     notes_kept
         how many removals are remembered, and how many notes a room holds
     """
@@ -68,7 +68,7 @@ class Room:
         self._next_touch = time.monotonic() + _TOUCH_EVERY
         self.bytes_left = 0
         self.entries_left = 0
-        self.evicted = 0
+        self.evictions: dict[str, int] = {}
         # So that even in the smallest file they take but a small part of the room.
         self.notes_kept = max(2, min(4096, self._max_bytes // _NOTE_SHARE))
 
@@ -128,8 +128,10 @@ class Room:
             if fresh:
                 self.save_use(runner, used(), resolution=0.0)
                 self._doomed = runner.run(self._choose)[::-1]
-            gone = runner.write(_Eviction(self._take_batch(), self.notes_kept))
-            self.evicted += gone
+            eviction = _Eviction(self._take_batch(), self.notes_kept)
+            gone = runner.write(eviction)
+            for name, number in eviction.types:
+                self.evictions[name] = self.evictions.get(name, 0) + number
             self._entries -= gone
             runner.run(self.look)
             if fresh and not gone:
@@ -182,15 +184,25 @@ class _Eviction(_Many):
         the numbers
     kept
         how many removals are remembered
+
+    Attributes
+    ----------
+    types
+        how many entries of each type there were, once it is done
     """
 
     def __init__(self, rows: list[tuple[int]], kept: int) -> None:
         super().__init__(_REMOVE, rows)
         self._last = rows[-kept:]
         self._kept = kept
+        self.types: list[tuple[str, int]] = []
 
     def __call__(self, link: Link) -> int:
         now = time.time()
+        numbers = ",".join(str(int(number)) for (number,) in self._rows)
+        self.types = link.execute(
+            f"SELECT type, count(*) FROM entries WHERE id IN ({numbers}) GROUP BY type"
+        ).fetchall()
         link.cursor.executemany(
             "INSERT INTO gone (key, at, expired) "
             "SELECT key, ?, expires <= ? FROM entries WHERE id = ?",

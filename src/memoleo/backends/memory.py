@@ -39,6 +39,8 @@ class MemoryBackend:
         the entries by key, to be read only
     touched
         where a reader that looks into `live` itself appends the keys that it found
+    evictions
+        how many entries of each type were removed for lack of room
     """
 
     remote = False
@@ -49,7 +51,8 @@ class MemoryBackend:
         self.live: dict[bytes, Entry] = {}
         self.touched: deque[bytes] = deque(maxlen=4096)
         self._notes = Notes()
-        self._order = _Order(self.max_bytes, self.live, self._notes)
+        self.evictions: dict[str, int] = {}
+        self._order = _Order(self.max_bytes, self.live, self._notes, self.evictions)
         self._recent: dict[bytes, None] = {}
         self._lock = threading.Lock()
         self._quiet = False
@@ -127,7 +130,7 @@ class MemoryBackend:
                 entries=len(self._order),
                 bytes=int(self._order.currsize),
                 by_type=by_type,
-                evicted=self._order.evicted,
+                evicted=sum(self.evictions.values()),
                 details={"max_entries": self.max_entries, "max_bytes": self.max_bytes},
             )
 
@@ -185,10 +188,8 @@ class MemoryBackend:
         return len(doomed)
 
     def _reset(self) -> None:
-        evicted = self._order.evicted
         self.live.clear()
-        self._order = _Order(self.max_bytes, self.live, self._notes)
-        self._order.evicted = evicted
+        self._order = _Order(self.max_bytes, self.live, self._notes, self.evictions)
 
     def _before_fork(self) -> None:
         # A child must not inherit entries that another thread was half through changing.
@@ -209,11 +210,17 @@ class MemoryBackend:
 class _Order(LRUCache[bytes, Entry]):
     """The order of use, and the sizes; `live` is kept in step with it."""
 
-    def __init__(self, max_bytes: int, live: dict[bytes, Entry], notes: Notes) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        live: dict[bytes, Entry],
+        notes: Notes,
+        evictions: dict[str, int],
+    ) -> None:
         super().__init__(max_bytes, getsizeof=_size)
         self.notes = notes
         self.live = live
-        self.evicted = 0
+        self.evictions = evictions
 
     def __setitem__(self, key: bytes, entry: Entry, *args: Any) -> None:
         super().__setitem__(key, entry)
@@ -222,7 +229,7 @@ class _Order(LRUCache[bytes, Entry]):
     def popitem(self) -> tuple[bytes, Entry]:
         key, entry = super().popitem()
         self.live.pop(key, None)
-        self.evicted += 1
+        self.evictions[entry.type] = self.evictions.get(entry.type, 0) + 1
         self.notes.gave_up(key)
         return key, entry
 

@@ -66,6 +66,11 @@ class SQLiteBackend:
         the largest number of entries; `None` for no limit
     timeout
         how long to wait for another process's lock, in seconds or as text such as "50ms"
+
+    Attributes
+    ----------
+    evictions
+        how many entries of each type this process removed for lack of room
     """
 
     remote = False
@@ -86,6 +91,7 @@ class SQLiteBackend:
         self._runner = Runner(self.path, parse_duration(timeout, "timeout"))
         self._connections = self._runner.connections
         self._room = Room(self.max_bytes, max_entries)
+        self.evictions = self._room.evictions
         self._touched: deque[bytes] = deque(maxlen=8192)
         self._own_bumps = 0
         self._bumping = False
@@ -250,7 +256,7 @@ class SQLiteBackend:
                 entries=sum(by_type.values()),
                 bytes=bytes_in_use(link),
                 by_type=by_type,
-                evicted=self._room.evicted,
+                evicted=sum(self.evictions.values()),
                 details={
                     "path": self.path,
                     "file_bytes": os.path.getsize(self.path),

@@ -21,8 +21,12 @@ FIELDS = (
     "refused",
     "shared",
     "failures",
+    "expired",
+    "evicted",
     "saved_ms",
     "tokens_saved",
+    "bytes_stored",
+    "bytes_served",
     "would_hit",
     "would_miss",
     "would_save_ms",
@@ -56,8 +60,15 @@ class Cell:
         results not stored: `cache_if` said no, or they can't be encoded
     failures
         operations of the backend that failed
+    expired
+        entries found past their time; such a lookup is a miss as well
+    evicted
+        entries that this process removed for lack of room
     saved_ms, tokens_saved
-        what the answers without a run would have cost, in milliseconds and in tokens
+        what the answers without a run would have cost, in milliseconds and in tokens; those who
+        waited for another's run saved the less time
+    bytes_stored, bytes_served
+        the encoded size of what was stored, and of what was answered without a run
     would_hit, would_miss, would_save_ms
         the same for what `memoleo.observe()` only watched
     verified, differed
@@ -75,8 +86,12 @@ class Cell:
     refused: int
     shared: int
     failures: int
+    expired: int
+    evicted: int
     saved_ms: float
     tokens_saved: int
+    bytes_stored: int
+    bytes_served: int
     would_hit: int
     would_miss: int
     would_save_ms: float

@@ -15,7 +15,7 @@ from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widene
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import Totals
 
-__all__ = ["Ledger", "ledger_at", "path_beside", "place_of"]
+__all__ = ["Ledger", "evictions_of", "ledger_at", "path_beside", "place_of"]
 
 
 class Ledger:
@@ -47,6 +47,11 @@ class Ledger:
         """Keep what a cache counts, for as long as it exists."""
         with self._lock:
             self._members.append((weakref.ref(cache), tally))
+
+    def look(self) -> None:
+        """Have its caches count what their stores have evicted."""
+        for _, tally in list(self._members):
+            tally.look()
 
     def stand_alone(self) -> None:
         """Write also where there is no cache yet, and make the folder."""
@@ -177,19 +182,30 @@ def path_beside(cache_path: str) -> str:
     return f"{cache_path}.metrics"
 
 
+def farthest(backend: Any) -> Any:
+    """Return the store that entries are evicted from for good."""
+    return backend.tiers[-1] if _is_a("memoleo.backends.tiered", backend) else backend
+
+
 def place_of(backend: Any) -> str | None:
     """Return the path of the file that the farthest store of a backend of ours lives in."""
-    # By name, since importing the classes would load sqlite3 for who only has memory; and a
-    # backend of somebody's own is asked for nothing beyond its contract.
-    if _is_a("memoleo.backends.tiered", backend):
-        backend = backend.tiers[-1]
-    if not _is_a("memoleo.backends.sqlite", backend):
+    store = farthest(backend)
+    if not _is_a("memoleo.backends.sqlite", store):
         return None
-    path: str = backend.path
+    path: str = store.path
     return path
 
 
+def evictions_of(backend: Any) -> dict[str, int] | None:
+    """Return what a store of ours counts of its evictions; `None` if it isn't ours."""
+    store = farthest(backend)
+    ours = ("memoleo.backends.sqlite", "memoleo.backends.memory")
+    return store.evictions if any(_is_a(module, store) for module in ours) else None
+
+
 def _is_a(module: str, backend: Any) -> bool:
+    # By name, since importing the classes would load sqlite3 for who only has memory; and a
+    # backend of somebody's own is asked for nothing beyond its contract.
     return any(each.__module__ == module for each in type(backend).__mro__)
 
 

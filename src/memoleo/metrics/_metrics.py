@@ -14,7 +14,7 @@ from memoleo._urls import open_backend
 from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper
-from memoleo.metrics._ledger import Ledger, ledger_at, place_of
+from memoleo.metrics._ledger import Ledger, evictions_of, ledger_at, place_of
 from memoleo.metrics._recorder import Recorder
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import RESERVED, OperationTotals, Totals
@@ -154,7 +154,8 @@ class Metrics:
         backend
             where its entries live
         """
-        tally, ledger = Tally(self.cache), ledger_at(place_of(backend))
+        tally = Tally(self.cache, evictions_of(backend))
+        ledger = ledger_at(place_of(backend))
         ledger.join(cache, tally)
         with self._lock:
             self._has_caches = True
@@ -251,6 +252,8 @@ class Metrics:
             latencies are those of successes; quantiles are within 1 % of the true ones.
         """
         stats: dict[str, Any] = {}
+        for ledger in list(self._ledgers):
+            ledger.look()
         for name, operation in list(self._operations.items()):
             totals = operation.totals()
             if totals:

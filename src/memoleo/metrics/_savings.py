@@ -89,7 +89,7 @@ def _price(prices: dict[str, float], *names: str) -> float | None:
 
 
 def _runs(counts: Counts) -> float:
-    return sum(counts.get(name, 0) for name in ("hits", "stale", "shared", "stale_if_error"))
+    return sum(counts.get(name, 0) for name in ("hits", "stale", "shared"))
 
 
 def _sum(parts: list[dict[str, Any]], prices: Savings) -> dict[str, Any]:

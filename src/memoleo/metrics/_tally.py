@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
+from memoleo._platform import renew_after_fork
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._totals import Totals
 
 __all__ = ["Tally"]
-
-K = TypeVar("K")
 
 
 class Tally:
@@ -22,10 +20,19 @@ class Tally:
     ----------
     of_process
         returns what the process counts for a type
+    evictions
+        how many entries of each type its store has removed for lack of room
     """
 
-    def __init__(self, of_process: Callable[[str], CacheCounters]) -> None:
+    def __init__(
+        self,
+        of_process: Callable[[str], CacheCounters],
+        evictions: Mapping[str, int] | None = None,
+    ) -> None:
         self._of_process = of_process
+        self._evictions = {} if evictions is None else evictions
+        self._evicted = dict(self._evictions)
+        renew_after_fork(self)
         self._types: dict[str, CacheCounters] = {}
         self._models: dict[tuple[str, str], CacheCounters] = {}
 
@@ -41,8 +48,17 @@ class Tally:
             found = self._types.setdefault(type, self._of_process(type).child())
         return found
 
+    def look(self) -> None:
+        """Count what the store has evicted since the last time."""
+        for type, number in list(self._evictions.items()):
+            more = number - self._evicted.get(type, 0)
+            if more:
+                self._evicted[type] = number
+                self.of(type).local.cell.evicted += more
+
     def take(self, into: Totals) -> None:
         """Add what was counted since the last time to `into`."""
+        self.look()
         # A part first: what is counted in between is then in the whole, and in the part later.
         for model, counters in list(self._models.items()):
             counts = _something(counters)
@@ -52,6 +68,10 @@ class Tally:
             counts = _something(counters)
             if counts:
                 into.types[type] = counts
+
+    def _after_fork(self) -> None:
+        # The parent counts what it has evicted.
+        self._evicted = dict(self._evictions)
 
 
 def _something(counters: CacheCounters) -> dict[str, float]:

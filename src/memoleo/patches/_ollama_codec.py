@@ -30,8 +30,8 @@ def complete(answer: Any) -> bool:
     return wire.complete(_fields(answer))
 
 
-def tokens(answer: Any) -> int:
-    """Return how many tokens an answer cost: those read and those written."""
+def tokens(answer: Any) -> tuple[int, int]:
+    """Return how many tokens were read and written for an answer."""
     return wire.tokens(_fields(answer))
 
 

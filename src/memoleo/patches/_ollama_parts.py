@@ -74,14 +74,15 @@ def ends(part: Part) -> bool:
     return part.get("done") is True and part.get("done_reason") in _END
 
 
-def tokens(part: Part) -> int:
-    """Return how many tokens an answer cost, by its last part: those read and those written."""
+def tokens(part: Part) -> tuple[int, int]:
+    """Return how many tokens were read and written for an answer, by its last part."""
     usage = part.get("usage")
     if usage is not None:
         counts = (usage.get("input_tokens"), usage.get("output_tokens"))
     else:
         counts = (part.get("prompt_eval_count"), part.get("eval_count"))
-    return sum(count for count in counts if type(count) is int)
+    read, written = (count if type(count) is int else 0 for count in counts)
+    return read, written
 
 
 def parts_of(body: bytes) -> list[Part]:
