@@ -277,7 +277,7 @@ class TestListening:
         cache = Cache("memory://", hooks=[events.append])
         f = memoleo.content_cached("t", cache=cache)(str.upper)
         f("a"), f("a")
-        assert [event.outcome for event in events] == ["miss", "stored", "hit"]
+        assert [event.outcome for event in events] == ["miss", "call", "stored", "hit"]
         assert {event.type for event in events} == {"t"}
 
     def test_failing_hook_is_logged_only(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,7 +87,8 @@ def test_expired_entry_is_computed_by_a_leader() -> None:
     """Past its TTL, without stale windows, an entry counts for nothing."""
     world = World(Lead=[Leading()], Load=[None])
     assert world.run(found=entry(age=60.0)).value == "computed"
-    assert world.names == ["Now", "Lead", "Load", "Count:miss", "Call", "Save", "Leave"]
+    counts = ["Count:expired", "Lead", "Load", "Count:miss"]
+    assert world.names == ["Now", *counts, "Call", "Save", "Leave"]
     assert world.steps[-1] == Leave(entry())
 
 

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from memoleo import _pausing
+from memoleo._events import Event, extras, logger, tell
 from memoleo._notes import add_note
 from memoleo._retrying import Failure, Retry, RetryPolicy, Stop, Take, retrying
 from memoleo.metrics._metrics import OperationStats, get_metrics
@@ -95,7 +96,15 @@ class Attempts:
             self._give_up(error, stop.value, handled)
             return None
         self.tally.count()
-        _log(f"{self.tally.name} failed ({error!r}); next attempt in {step.wait:.3g} s")
+        name = self.tally.name
+        logger.info(
+            "%s failed (%r); next attempt in %.3g s",
+            name,
+            error,
+            step.wait,
+            extra=extras("retry", label=name, error=error),
+        )
+        tell((), Event("retry", label=name, ms=step.wait * 1000, error=error))
         return step.wait
 
     def succeeded(self) -> None:
@@ -110,20 +119,15 @@ class Attempts:
             add_note(error, stop.note)
         if handled and self.tally.name not in _warned:
             _warned.add(self.tally.name)
-            _log(
-                f"{self.tally.name} is retried, and so is a function that it calls: only the "
-                "inner one retries. Remove one of the two",
-                warning=True,
+            logger.warning(
+                "%s is retried, and so is a function that it calls: only the inner one retries. "
+                "Remove one of the two",
+                self.tally.name,
+                extra=extras("retried_twice", label=self.tally.name),
             )
 
 
 _warned: set[str] = set()
-
-
-def _log(message: str, *, warning: bool = False) -> None:
-    import logging
-
-    logging.getLogger("memoleo").log(logging.WARNING if warning else logging.INFO, message)
 
 
 def _stems_from(error: BaseException, cause: BaseException) -> bool:

@@ -21,6 +21,7 @@ from math import inf
 
 import msgspec
 
+from memoleo._events import Event, extras, logger, tell
 from memoleo._platform import renew_after_fork
 from memoleo.errors import CircuitOpenError, ConfigError
 
@@ -287,19 +288,21 @@ class Breakers:
     def _tell(self, host: str, before: Circuit, after: Circuit) -> None:
         if before is after:
             return
-        import logging
-
-        logger = logging.getLogger("memoleo")
+        said = extras(f"circuit_{after.value}", label=host)
         if after is Circuit.OPEN:
-            logger.warning("%s: fails; its circuit is open for %.3g s", host, self.policy.open_for)
+            seconds = self.policy.open_for
+            logger.warning("%s: fails; its circuit is open for %.3g s", host, seconds, extra=said)
         elif after is Circuit.CLOSED:
-            logger.warning("%s: works again", host)
+            logger.warning("%s: works again", host, extra=said)
+        tell((), Event(f"circuit_{after.value}", label=host))
         try:
             if self.changed is not None:
                 self.changed(host, before, after)
         except Exception:
             # A listener's fault is not the call's.
-            logger.exception("memoleo: a listener to circuit breakers failed")
+            logger.exception(
+                "a listener to circuit breakers failed", extra=extras("hook_failed", label=host)
+            )
 
     def get_stats(self) -> dict[str, BreakerStats]:
         """Return what is known of each host."""

@@ -12,7 +12,7 @@ import msgspec
 from memoleo import _settings, _switch
 from memoleo._breaker import Permit, get_breakers
 from memoleo._cache import Cache
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._fingerprint import fingerprint
 from memoleo._flow import Intent
 from memoleo._policy import Policy
@@ -107,7 +107,7 @@ class _Lane:
             tags=parsed.tags,
             label=f"{'/'.join(sorted(parsed.methods))} {rule.url}",
         )
-        self.counters = cache.metrics.cache(rule.type)
+        self.counters = cache.calls.tally.of(rule.type)
         job = cache.calls.job(b"", self.policy, _nothing, counters=self.counters, codec=_codec)
         self.fresh = cache.calls.reader(job)
 
@@ -177,7 +177,12 @@ class Exchanges:
         """Log a failure of ours, once for each kind."""
         if what not in self._noted:
             self._noted.add(what)
-            logger.warning("HTTP rules: %s failed; calls go on without it", what, exc_info=error)
+            logger.warning(
+                "HTTP rules: %s failed; calls go on without it",
+                what,
+                exc_info=error,
+                extra=extras("failing", label=what, error=error),
+            )
 
 
 class Exchange:

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable
 
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo.codecs._secret import secret_from_file
 from memoleo.errors import CodecError
 from memoleo.keys._canonical import frame
@@ -38,6 +38,10 @@ def _secret() -> bytes:
             folder = platformdirs.user_data_dir("memoleo", appauthor=False)
             _secrets.append(secret_from_file(os.path.join(folder, "fingerprint.secret")))
         except CodecError as error:
-            logger.warning("answers to authorized calls are kept for this process only: %s", error)
+            logger.warning(
+                "answers to authorized calls are kept for this process only: %s",
+                error,
+                extra=extras("no_secret", error=error),
+            )
             _secrets.append(secrets.token_bytes(32))
     return _secrets[0]

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from memoleo._events import logger
+from memoleo._events import extras, logger
 
 __all__ = [
     "awaited",
@@ -186,7 +186,11 @@ def _imported(module: ModuleType) -> None:
                 raise
             known = None if isinstance(error, ConfigError) else error
             logger.warning(
-                "patching %s failed; it stays as it is: %s", module.__name__, error, exc_info=known
+                "patching %s failed; it stays as it is: %s",
+                module.__name__,
+                error,
+                exc_info=known,
+                extra=extras("not_patched", label=module.__name__, error=error),
             )
 
 

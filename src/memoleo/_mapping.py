@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sized
 from typing import Any, NamedTuple
 
+from memoleo._events import extras, logger
 from memoleo._notes import add_note
 
 __all__ = ["Mapping", "Work", "arun", "run"]
@@ -130,9 +131,7 @@ class Mapping:
             self._told(self._done, self.total)
         except Exception:
             self._told = None
-            import logging
-
-            logging.getLogger("memoleo").exception("memoleo: what shows the progress failed")
+            logger.exception("what shows the progress failed", extra=extras("progress_failed"))
 
     def stop(self) -> None:
         """Make no further call."""

@@ -18,7 +18,7 @@ import msgspec
 import xxhash
 
 from memoleo import _settings
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Backend, Notebook
 from memoleo.codecs._secret import secret_from_file
@@ -153,7 +153,11 @@ class PartsMaker:
             # An entry without parts is as good as one with them.
             if not self._failed:
                 self._failed = True
-                logger.info("the parts of keys can't be kept: %r", error)
+                logger.info(
+                    "the parts of keys can't be kept: %r",
+                    error,
+                    extra=extras("no_parts", error=error),
+                )
             return b""
 
     def parts(self, description: Description, *, previews: bool = False) -> Parts:
@@ -251,7 +255,11 @@ class PartsMaker:
             try:
                 secret = secret_from_file(name="parts.secret")
             except CodecError as error:
-                logger.info("keys are told apart within this process only: %s", error)
+                logger.info(
+                    "keys are told apart within this process only: %s",
+                    error,
+                    extra=extras("no_secret", error=error),
+                )
         self.maker = hashlib.sha256(b"maker" + secret).digest()[:_ITEM]
         self._seed = int.from_bytes(hashlib.sha256(b"seed" + secret).digest()[:8], "big")
         self._secret = secret

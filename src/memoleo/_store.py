@@ -350,7 +350,7 @@ class Store:
         self.tell(job, "failure", error=error)
 
 
-def said(event: str, job: Job, error: BaseException | None) -> dict[str, object]:
+def said(event: str, job: Job, error: BaseException | None = None) -> dict[str, object]:
     """Return what a log record about a call says besides its text; see `extras`."""
     policy = job.policy
     return extras(event, type=policy.type, label=policy.label, key=job.key, error=error)

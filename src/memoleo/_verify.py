@@ -22,7 +22,7 @@ from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._parts import notebook
 from memoleo._platform import renew_after_fork
-from memoleo._store import Job, Store
+from memoleo._store import Job, Store, said
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo.errors import ConfigError
@@ -284,7 +284,7 @@ class Verifier:
             if not self._busy.acquire(blocking=False):
                 return
         except Exception as error:
-            logger.info("a hit can't be verified: %r", error)
+            logger.info("a hit can't be verified: %r", error, extra=said("unverified", job, error))
             return
         begun = False
         try:
@@ -292,7 +292,7 @@ class Verifier:
                 (self._in_task if in_loop else self._in_thread)(job, entry)
                 begun = True
         except Exception as error:
-            logger.info("a hit can't be verified: %r", error)
+            logger.info("a hit can't be verified: %r", error, extra=said("unverified", job, error))
         finally:
             if not begun:
                 self._busy.release()
@@ -321,7 +321,7 @@ class Verifier:
                     return
             self._compare(job, entry, value)
         except BaseException as error:
-            logger.info("a hit can't be verified: %r", error)
+            logger.info("a hit can't be verified: %r", error, extra=said("unverified", job, error))
         finally:
             busy.release()
 
@@ -339,7 +339,7 @@ class Verifier:
                     return
             self._compare(job, entry, value)
         except Exception as error:
-            logger.info("a hit can't be verified: %r", error)
+            logger.info("a hit can't be verified: %r", error, extra=said("unverified", job, error))
         finally:
             busy.release()
 
@@ -368,7 +368,12 @@ class Verifier:
         cell.verified += one.checked
         cell.differed += one.differed
         if change is not None:
-            logger.warning("what is stored for %s differs: %s", job.policy.label or "a key", change)
+            logger.warning(
+                "what is stored for %s differs: %s",
+                job.policy.label or "a key",
+                change,
+                extra=said("differs", job),
+            )
         if self._notes is not None:
             name = self._name + job.policy.type.encode("utf-8", "surrogatepass")
             self._notes.note(VERIFIED, name, _encode((job.policy.type, found)))

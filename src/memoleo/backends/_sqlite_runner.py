@@ -6,13 +6,13 @@ file that was deleted or replaced is opened anew, and a damaged one is put aside
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+from memoleo._events import extras, logger
 from memoleo._platform import renew_after_fork
 from memoleo.backends._sqlite_connections import Connections, Link
 from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
@@ -250,8 +250,12 @@ class Runner:
             if not alone or is_stale(self.path, identity):
                 return
             aside = put_aside(self.path)
-        logging.getLogger("memoleo").warning(
-            "%s was damaged (%s): it is now %s, and a new one is started", self.path, error, aside
+        logger.warning(
+            "%s was damaged (%s): it is now %s, and a new one is started",
+            self.path,
+            error,
+            aside,
+            extra=extras("damaged", path=self.path, error=error),
         )
 
     def _failure(self, fault: str, error: Exception | None) -> BackendError:

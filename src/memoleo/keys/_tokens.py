@@ -6,6 +6,8 @@ import os
 import weakref
 from typing import Any
 
+from memoleo._events import extras, logger
+
 __all__ = ["token_of"]
 
 _TOKENS: dict[int, tuple[Any, bytes]] = {}
@@ -35,13 +37,12 @@ def token_of(value: Any, name: str, function: str) -> bytes:
         reference = None
     if reference is not None:
         _TOKENS[mark] = (reference, token)
-    import logging
-
-    logging.getLogger("memoleo").warning(
+    logger.warning(
         "%s captures %r, which can't be keyed (%s): its entries are found again only by this "
         "process. Way out: version=…",
         function,
         name,
         type(value).__name__,
+        extra=extras("unkeyed_capture", label=str(function)),
     )
     return token + os.getpid().to_bytes(8, "little")

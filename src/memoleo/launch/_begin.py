@@ -6,7 +6,7 @@ import os
 
 from memoleo._default import configure
 from memoleo._enable import enable
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._imports import spare_imports
 from memoleo._switch import OBSERVED
 from memoleo.launch._observed import Recorder
@@ -23,4 +23,6 @@ def begin() -> None:
             configure(hooks=[Recorder(folder)])
         enable()
     except Exception as error:
-        logger.warning("memoleo run: nothing is cached: %s", error)
+        logger.warning(
+            "memoleo run: nothing is cached: %s", error, extra=extras("not_enabled", error=error)
+        )

@@ -16,7 +16,7 @@ import threading
 from typing import Protocol
 
 from memoleo import _settings
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._platform import on_termination, renew_after_fork
 
 __all__ = ["Keeper", "Target", "keeper"]
@@ -97,7 +97,7 @@ class Keeper:
                 keep = target.flush(patience)
             except Exception:
                 keep = True
-                logger.debug("keeping metrics failed", exc_info=True)
+                logger.debug("keeping metrics failed", exc_info=True, extra=extras("failing"))
             if not keep:
                 with contextlib.suppress(ValueError):
                     self._targets.remove(target)

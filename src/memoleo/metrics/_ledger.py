@@ -8,7 +8,7 @@ import time
 import weakref
 from typing import Any
 
-from memoleo._events import Spell, logger
+from memoleo._events import Spell, extras, logger
 from memoleo._platform import renew_after_fork
 from memoleo.metrics._ledger_file import BusyLedger, LedgerFile
 from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
@@ -111,7 +111,7 @@ class Ledger:
             self._pending = {}
             self._spell.worked()
         except BusyLedger as error:
-            logger.debug("%s", error, extra={"memoleo_event": "busy", "memoleo_path": self.path})
+            logger.debug("%s", error, extra=extras("busy", path=self.path))
         except Exception as error:
             self._spell.failed(error, time.monotonic() - started)
         finally:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._platform import check_ownership, create_private_file, make_private_folder
 from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
 from memoleo.errors import BackendError
@@ -166,7 +166,7 @@ class LedgerFile:
             self.path,
             error,
             aside,
-            extra={"memoleo_event": "damaged", "memoleo_path": self.path},
+            extra=extras("damaged", path=self.path, error=error),
         )
 
     @contextlib.contextmanager

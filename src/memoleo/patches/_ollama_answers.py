@@ -10,7 +10,7 @@ from typing import Any
 
 from memoleo import _switch
 from memoleo._cache import Cache
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._store import Job
 from memoleo.patches._ollama_batches import Batch
 from memoleo.patches._ollama_call import Call
@@ -169,7 +169,7 @@ class Answers:
         """Whether an answer is to be kept; says so once if that freezes what would vary."""
         decision = call.decision
         if not decision.stored:
-            call.cache.metrics.cache(decision.type).local.cell.refused += 1
+            call.cache.calls.tally.of(decision.type, call.question.model).local.cell.refused += 1
             return False
         if decision.sampled and decision.unseeded is None and decision.variants == 1:
             self._say_once(call.question.model)
@@ -183,12 +183,18 @@ class Answers:
                 "first answer is kept. Set a seed or temperature 0, or say with enable(policies=…) "
                 "or [ollama.policies] what to do: see the manual on calls that sample",
                 model,
+                extra=extras("samples", label=model),
             )
 
     def _note(self, what: str, error: Exception) -> None:
         if what not in self._failed:
             self._failed.add(what)
-            logger.warning("ollama: %s failed; calls go on without it", what, exc_info=error)
+            logger.warning(
+                "ollama: %s failed; calls go on without it",
+                what,
+                exc_info=error,
+                extra=extras("failing", label=what, error=error),
+            )
 
     def _answer(self, call: Call) -> Any:
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from memoleo import _switch
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.patches._ollama_call import Call
@@ -130,9 +130,15 @@ class Batch:
         if not found:
             return False
         self._found.update(found)
-        counters = self.call.cache.metrics.cache(self.call.decision.type)
+        model, type = self.call.question.model, self.call.decision.type
+        counters = self.call.cache.calls.tally.of(type, model)
         counters.local.cell.stale_if_error += len(found)
-        logger.warning("%s failed (%r); served stale vectors", self.call.question.model, error)
+        logger.warning(
+            "%s failed (%r); served stale vectors",
+            model,
+            error,
+            extra=extras("stale_if_error", type=type, label=model, error=error),
+        )
         return True
 
     def answer(self) -> Any:

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from memoleo._cache import Cache
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._platform import renew_after_fork
 from memoleo.keys._canonical import frame
 from memoleo.patches._ollama_request import full_name
@@ -217,5 +217,9 @@ def _recalled(server: Server, name: str, cache: Cache) -> Model | None:
                     return Model(tag.removeprefix(_DIGEST))
             break
     except Exception as error:
-        logger.info("a model's digest can't be looked up: %s", error)
+        logger.info(
+            "a model's digest can't be looked up: %s",
+            error,
+            extra=extras("no_digest", error=error),
+        )
     return None

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo.serve._gate import Gate
 from memoleo.serve._series import PERIODS
 from memoleo.serve._view import View
@@ -95,7 +95,12 @@ class Site:
         try:
             answer = self._answer(request)
         except Exception as error:
-            logger.warning("the dashboard can't answer %s: %r", request.path, error)
+            logger.warning(
+                "the dashboard can't answer %s: %r",
+                request.path,
+                error,
+                extra=extras("not_answered", path=request.path, error=error),
+            )
             answer = _json(500, {"error": f"{type(error).__name__}: {error}"})
         return answer
 
