@@ -14,10 +14,11 @@ import pytest
 import memoleo
 from memoleo import Cache, Event, Metrics, _events, content_cached, hooks, retried
 from memoleo._breaker import BreakerPolicy, Breakers
-from memoleo._drive import _Turn
 from memoleo._entry import Entry
+from memoleo._flow import Intent
 from memoleo._policy import Policy
 from memoleo._steps import Count
+from memoleo._turn import Turn
 from memoleo.errors import ConfigError
 from memoleo.keys._address import Key
 
@@ -190,7 +191,8 @@ def test_evictions_and_bytes_are_counted_by_type(tmp_path):
 def test_waiting_for_a_run_saves_no_time(cache, outcome):
     """Who waits for another's run, in this process or another, shares it and saves less time."""
     job = cache.calls.job(b"k" * 32, Policy(type="t"), lambda: None)
-    turn = _Turn(cache.calls._driver, job, keep=True)
+    driver = cache.calls.driver
+    turn = Turn(driver.store, driver._flights, driver._remembered, job, Intent.ANSWER, None)
     with turn.waiting():
         pass
     assert turn.waited > 0
