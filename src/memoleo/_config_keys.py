@@ -154,11 +154,18 @@ def _rules(value: Any) -> tuple[Any, ...]:
     return rules_of(value)
 
 
+def _targets(value: Any) -> tuple[Any, ...]:
+    from memoleo._targets import targets_of
+
+    return targets_of(value)
+
+
 def _no_text(text: str) -> Any:
     raise ValueError
 
 
 RULES = Kind('a list of tables with "method" and "url", in a file', _rules, _no_text)
+TARGETS = Kind('a list of tables with a "path", in a file', _targets, _no_text)
 DELAYS = Kind("a list of milliseconds such as [100, 300, 900]", _milliseconds, _milliseconds_text)
 
 TABLE = Kind("a table of settings", _table, _table)
@@ -226,7 +233,7 @@ Types have a section each, ``types.<name>``, with a `ttl`; ``savings.tokens.<pat
 what is in ``ollama.profiles.<name>`` and ``ollama.policies.<name>`` is checked where it is used.
 """
 
-TABLES = {"http.rules": "http."}
+TABLES = {"http.rules": "http.", "targets": ""}
 """Keys that hold tables, and what goes before the place inside them that an error names."""
 
 ALIASES = {"enabled": "caching.enabled"}
@@ -236,6 +243,8 @@ ALIASES = {"enabled": "caching.enabled"}
 def kind_of(key: str) -> Kind | None:
     """Return what the setting `key` expects; `None` if there is no such setting."""
     section, _, name = key.partition(".")
+    if key == "targets":
+        return TARGETS
     if section == "types":
         return DURATION if name.endswith(".ttl") and len(name) > len(".ttl") else None
     if section == "ollama" and name.startswith(("profiles.", "policies.")):

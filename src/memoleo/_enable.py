@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
+from memoleo._targets import targets_of
 from memoleo._units import Duration
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
@@ -21,6 +22,7 @@ from memoleo.patches._package import Package
 from memoleo.patches.httpx import HttpxPackage
 from memoleo.patches.ollama import OllamaPackage, is_client, wrapped_client
 from memoleo.patches.requests import RequestsPackage
+from memoleo.patches.targets import TargetAnswers, Targets
 
 __all__ = ["Enabled", "disable", "enable", "proxy"]
 
@@ -29,6 +31,7 @@ T = TypeVar("T")
 _PACKAGES: dict[str, Package] = {
     package.name: package for package in (OllamaPackage(), RequestsPackage(), HttpxPackage())
 }
+_targets = Targets()
 _lock = threading.RLock()
 _handles: list[Enabled] = []
 
@@ -43,19 +46,24 @@ class Enabled:
     ----------
     answers
         what answers, per package
+    own
+        what answers in classes and functions of the program
     settings
         those that it put in force, if it brought any
     """
 
-    def __init__(self, answers: dict[str, Any], settings: Settings | None = None) -> None:
+    def __init__(
+        self, answers: dict[str, Any], own: TargetAnswers, settings: Settings | None = None
+    ) -> None:
         self._answers = answers
+        self._own = own
         self._settings = settings
         self._before = (None, None) if settings is None else _put_in_force(settings)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The names of the packages that it enabled."""
-        return tuple(self._answers)
+        """The names of the packages, and the paths of the targets, that it enabled."""
+        return (*self._answers, *(target.path for target in self._own.targets))
 
     def close(self) -> None:
         """Undo it. Closing twice is harmless."""
@@ -93,10 +101,11 @@ class Enabled:
 
 def enable(
     *names: str,
-    targets: Sequence[Any] = (),
+    targets: Iterable[Any] | None = None,
     rules: Sequence[Any] | None = None,
     cache: Cache | str | None = None,
     config: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     share_by_digest: bool = False,
     profiles: bool | Mapping[str, Mapping[str, Any]] | None = None,
     policies: Mapping[str, Mapping[str, Any]] | None = None,
@@ -114,7 +123,10 @@ def enable(
         the packages: "ollama", "requests", "httpx"; left out, ``"ollama"``, and the other two if
         the settings have rules for HTTP calls
     targets
-        classes and functions of one's own; not available yet
+        functions and methods of the program: paths such as ``"package.module:Class.method"``, in
+        which ``*``, ``?`` and ``[…]`` stand for parts of names; or dictionaries with a `path` and
+        options, see `memoleo.patches.Target`; or a dictionary from paths to options. Those of
+        the settings come first, unless packages are named and `config` is not
     rules
         for "requests" and "httpx": which calls are cached; see `memoleo.http_rules.Rule`. Each is
         a rule, a dictionary with the same keys, or the name of a preset ("ollama",
@@ -124,6 +136,9 @@ def enable(
         a `Cache`, or the URL of one; `None` is the default cache, looked up at each call
     config
         a settings file that is in force until the handle is closed
+    strict
+        whether a target that leads nowhere, or could mean several things, is an error instead of
+        a warning; for a module that is imported later, the import fails
     share_by_digest
         for "ollama": whether servers share answers of models with the same digest. They give
         different ones if they are set up differently, with another context length for example
@@ -152,14 +167,13 @@ def enable(
     ConfigError
         there is no such package to enable, it can't be patched, or the settings are wrong
     """
-    if targets:
-        raise ConfigError(
-            "enable(targets=…) is not available yet; decorate with memoleo.content_cached"
-        )
     own = None if config is None else load_settings(config)
     settings = _settings.current() if own is None else own
     if own is not None and cache is None:
         cache = own.cache_url
+    wanted = targets_of(() if targets is None else targets)
+    if config is not None or not names:
+        wanted = (*settings.targets, *wanted)
     packages = _chosen(names, settings)
     options: dict[str, Any] = {
         "rules": rules,
@@ -170,13 +184,14 @@ def enable(
         "timeout": timeout,
     }
     _check_options(packages, options)
-    source = _source(cache)
+    opened = Cache(cache) if isinstance(cache, str) else cache
+    source = _source(opened)
     answers = {
         name: package.answers(source, settings, {each: options[each] for each in package.options})
         for name, package in packages.items()
     }
     with _lock:
-        handle = Enabled(answers, own)
+        handle = Enabled(answers, TargetAnswers(wanted, opened, strict), own)
         _handles.append(handle)
         try:
             _turn()
@@ -221,29 +236,55 @@ def disable() -> None:
         _turn()
 
 
-def proxy(value: T, *, cache: Cache | str | None = None, **options: Any) -> T:
-    """Return a stand-in for one client that answers from a cache; the client is left alone.
+def proxy(
+    value: T,
+    *,
+    methods: Mapping[str, Mapping[str, Any]] | Iterable[str] | None = None,
+    cache: Cache | str | None = None,
+    **options: Any,
+) -> T:
+    """Return a stand-in for one client, object or class, which is left alone itself.
 
     Parameters
     ----------
     value
-        an `ollama.Client` or `ollama.AsyncClient`; `isinstance` holds for the stand-in too
-    cache, options
+        an `ollama.Client` or `ollama.AsyncClient`; or a class, for which a subclass of it is
+        returned; or any object. `isinstance` holds for what is returned
+    methods
+        for classes and objects: which methods are answered from a cache, and how: names, which may
+        have wildcards, and for each the keywords of `memoleo.content_cached`, and `timed`, the
+        name of an operation to record latencies under
+    cache
         as for `enable`
+    options
+        for clients, the keywords of `enable` that are for "ollama"
 
     Raises
     ------
     ConfigError
-        it is something else, or the installed package can't be patched
+        there is no such method, an option is wrong, or the installed package can't be patched
     """
-    if not is_client(value):
-        raise ConfigError(
-            f"proxy() takes a client of the ollama package, not {type(value).__qualname__}; "
-            "for your own code there is memoleo.content_cached"
-        )
-    rules = make_rules(options, _settings.current())
-    stand_in: T = wrapped_client(value, Answers(_source(cache), rules))
-    return stand_in
+    opened = Cache(cache) if isinstance(cache, str) else cache
+    stand_in: Any
+    if methods is None:
+        if not is_client(value):
+            raise ConfigError(
+                f"proxy({value!r}): say which methods are cached, such as "
+                'methods={"score": {"ttl": "30d"}}; only clients of the ollama package need none. '
+                "For a function there is memoleo.content_cached"
+            )
+        rules = make_rules(options, _settings.current())
+        stand_in = wrapped_client(value, Answers(_source(opened), rules))
+        return stand_in  # type: ignore[no-any-return]
+    if options:
+        raise ConfigError(f"proxy({next(iter(options))}=…): that is for clients of ollama")
+    from memoleo.patches.classes import proxied_class, proxied_object
+
+    if isinstance(value, type):
+        stand_in = proxied_class(value, methods, opened)
+    else:
+        stand_in = proxied_object(value, methods, opened)
+    return stand_in  # type: ignore[no-any-return]
 
 
 def _source(cache: Cache | str | None) -> Callable[[], Cache]:
@@ -260,6 +301,7 @@ def _put_in_force(settings: Settings) -> tuple[Settings | None, bool | None]:
 
 
 def _turn() -> None:
-    """Bring every package in line with the handles that are open."""
+    """Bring everything in line with the handles that are open."""
+    _targets.turn([each._own for each in _handles if each._own.targets])
     for name, package in _PACKAGES.items():
         package.turn([each._answers[name] for each in _handles if name in each._answers])

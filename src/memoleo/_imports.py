@@ -37,7 +37,7 @@ def on_import(last: str, act: Act) -> None:
     Parameters
     ----------
     last
-        the part after the last dot
+        the part after the last dot; ``*`` for any
     act
         gets the module after its own code has run. What it raises is logged, but for a
         `ConfigError`, which fails the import. Asking again for the same one changes nothing
@@ -120,7 +120,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name.rpartition(".")[2] not in _awaited:
+        if name.rpartition(".")[2] not in _awaited and "*" not in _awaited:
             return None
         asking: set[str] = _busy.__dict__.setdefault("asking", set())
         if name in asking:
@@ -177,7 +177,8 @@ def _imported(module: ModuleType) -> None:
     from memoleo.errors import ConfigError
 
     with _lock:
-        acts = list(_awaited.get(module.__name__.rpartition(".")[2], ()))
+        last = module.__name__.rpartition(".")[2]
+        acts = [*_awaited.get(last, ()), *_awaited.get("*", ())]
     for act in acts:
         try:
             act(module)

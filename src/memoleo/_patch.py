@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -28,11 +29,20 @@ class Patch:
         the attribute
     wrap
         returns the replacement for what stands there
+    static
+        whether it gets what stands in the dictionary, a `classmethod` or a `property` for
+        example, instead of what that returns
     """
 
     def __init__(
-        self, parent: type | ModuleType, name: str, wrap: Callable[[Any], Callable[..., Any]]
+        self,
+        parent: type | ModuleType,
+        name: str,
+        wrap: Callable[[Any], Any],
+        *,
+        static: bool = False,
     ) -> None:
+        self._static = static
         self.parent = parent
         self.name = name
         self._wrap = wrap
@@ -46,7 +56,7 @@ class Patch:
         AttributeError
             there is no such attribute
         """
-        found = getattr(self.parent, self.name)
+        found = (inspect.getattr_static if self._static else getattr)(self.parent, self.name)
         if not self._reached(found):
             replacement = self._wrap(found)
             self._layers.append((vars(self.parent).get(self.name, _ABSENT), replacement))

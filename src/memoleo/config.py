@@ -23,6 +23,7 @@ from memoleo._config_files import (
     sqlite_url,
 )
 from memoleo._config_keys import ALIASES, KEYS, TABLES, kind_of
+from memoleo._targets import Target
 from memoleo.errors import ConfigError
 from memoleo.http_rules._rule import Rule
 
@@ -196,6 +197,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         the sections of the same names
     http_rules
         which HTTP calls are cached
+    targets
+        which functions and methods of the program are
     file
         the file that was read; `None` if there is none
     origins
@@ -216,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     savings: Savings = Savings()
     http_rules: tuple[Rule, ...] = ()
+    targets: tuple[Target, ...] = ()
     file: str | None = None
     origins: dict[str, str] = {}
 
@@ -242,6 +246,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             prices = fields.pop("tokens", {})
             values.update((f"savings.tokens.{name}", price) for name, price in prices.items())
             values.update((f"{section}.{name}", value) for name, value in fields.items())
+        values["targets"] = [target.path for target in self.targets]
         values["http.rules"] = [f"{rule.method} {rule.url}" for rule in self.http_rules]
         for key, value in values.items():
             yield key, value, self.origins.get(key, "default")
@@ -292,6 +297,8 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
     tables: dict[str, dict[str, Any]] = {"profiles": {}, "policies": {}}
     for key, value in values.items():
         section, _, name = key.partition(".")
+        if key == "targets":
+            continue
         if section == "types":
             types[name.removesuffix(".ttl")] = value
         elif key.startswith("savings.tokens."):
@@ -321,6 +328,7 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         metrics=Metrics(**sections["metrics"]),
         savings=Savings(**sections["savings"], tokens=prices),
         http_rules=sections["http"].get("rules", ()),
+        targets=values.get("targets", ()),
         file=file,
         origins=origins,
     )

@@ -1,3 +1,8 @@
-"""What of other people's libraries is cached, and where they are taken hold of."""
+"""What of other people's libraries and programs is cached, and where they are taken hold of.
 
-__all__: list[str] = []
+`Target` is public beside the dictionaries that `enable` takes as well, for editors and checkers.
+"""
+
+from memoleo._targets import Target
+
+__all__ = ["Target"]
