@@ -35,7 +35,6 @@ FUNCTIONS = "functions"
 _WHOLE, _ITEM = 8, 4  # bytes of a digest
 _MOST_ITEMS = 16
 _LONG = 1 << 16
-_SHORT = 256
 _MOST_KNOWN = 4096
 _AGAIN = 60.0
 """Seconds after which a portrait is written down once more: others may have cleared the store."""
@@ -176,7 +175,8 @@ class PartsMaker:
         digests = []
         inner: dict[int, Inner] = {}
         for place, block in enumerate(blocks):
-            digest, items = known.get(block) or self._learn(values[place], block, encode)
+            mark = xxhash.xxh3_128_digest(block, self._seed)
+            digest, items = known.get(mark) or self._learn(values[place], block, mark, encode)
             digests.append(digest)
             if items is not None:
                 inner[place] = items
@@ -189,7 +189,7 @@ class PartsMaker:
         )
 
     def _learn(
-        self, value: Any, block: bytes, encode: Callable[[Any], bytes]
+        self, value: Any, block: bytes, mark: bytes, encode: Callable[[Any], bytes]
     ) -> tuple[bytes, Inner | None]:
         items = None
         kind = type(value)
@@ -198,10 +198,9 @@ class PartsMaker:
         elif (kind is list or kind is tuple) and 0 < len(value) <= _MOST_ITEMS:
             items = Inner(b"", self._items(value, encode))
         found = (self._digest(block), items)
-        if len(block) <= _SHORT:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[block] = found
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[mark] = found
         return found
 
     def _shape(self, names: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:

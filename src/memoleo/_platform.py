@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 __all__ = [
@@ -177,9 +178,15 @@ class WatchedFile:
                     del self._watched[key]
                     os.close(one.descriptor)
 
-    def length(self) -> int:
-        """Return the length of the file in bytes; always 0 where it needs no watching."""
-        return os.lseek(self.descriptor, 0, os.SEEK_END) if self.descriptor >= 0 else 0
+    @property
+    def length(self) -> Callable[[], int]:
+        """What returns the length of the file in bytes; always 0 where it needs no watching.
+
+        It is asked before each read, so it is a function of the system's and none of ours.
+        """
+        if self.descriptor < 0:
+            return int
+        return partial(os.lseek, self.descriptor, 0, os.SEEK_END)
 
     def head(self) -> bytes:
         """Return the first hundred bytes of the file."""

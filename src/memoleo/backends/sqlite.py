@@ -45,6 +45,7 @@ _MOST_NOTES = 512
 
 _now = time.monotonic
 _time = time.time
+_read_entry = Entry.from_bytes
 
 
 class SQLiteBackend:
@@ -101,28 +102,27 @@ class SQLiteBackend:
 
     def get(self, key: bytes) -> Entry | None:
         """See `Backend.get`."""
+        runner = self._runner
         failure: Exception | None = None
         row: tuple[bytes] | None = None
         try:
-            link: Link | None = getattr(self._connections.local, "link", None)
-            if link is None:
-                raise Unready
+            link: Link = self._connections.local.link
             with link.lock:
-                if link.watch() != link.length or _now() >= self._runner.next_look:
+                if link.watch() != link.length or _now() >= runner.next_look:
                     raise Unready
                 row = link.execute(GET, (key,)).fetchone()
         except Exception as error:
-            failure = error
+            failure = Unready() if type(error) is AttributeError else error
         if failure is not None:
             try:
-                row = self._runner.run(lambda link: link.execute(GET, (key,)).fetchone(), failure)
+                row = runner.run(partial(_find, key), failure)
             finally:
                 failure = None  # it refers to this frame
         if row is None:
             return None
         self._touched.append(key)
         try:
-            return Entry.from_bytes(key, row[0])
+            return _read_entry(key, row[0])
         except CorruptEntry:
             self._drop(key, row[0])
             raise
@@ -379,6 +379,11 @@ class SQLiteBackend:
         # The parent writes down what was used.
         self._touched.clear()
         self._bumping = False
+
+
+def _find(key: bytes, link: Link) -> tuple[bytes] | None:
+    found: tuple[bytes] | None = link.execute(GET, (key,)).fetchone()
+    return found
 
 
 def _insert(row: tuple[object, ...], link: Link) -> bool:
