@@ -22,8 +22,15 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), None)
+PLACES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "C:/Program Files/Google/Chrome/Application/chrome.exe",
+)
+PROGRAM = next((found for place in PLACES if (found := shutil.which(place))), None)
 
 _OPTIONS = (
     "--headless",

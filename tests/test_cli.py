@@ -16,6 +16,7 @@ import pytest
 
 from memoleo import Cache
 from memoleo.cli._main import commands
+from memoleo.cli._numbers import milliseconds_text
 
 COMMANDS = commands.list_commands(click.Context(commands))
 
@@ -436,3 +437,22 @@ def test_interrupted(home: Path, url: str) -> None:
     assert child.returncode == 130
     assert "Interrupted." in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0"),
+        (0.0004, "0 µs"),
+        (0.87, "870 µs"),
+        (12.34, "12.3 ms"),
+        (999.6, "1 s"),
+        (3400, "3.4 s"),
+        (59_960, "1 min 0 s"),
+        (6_880_000, "1 h 54 min"),
+        (183_600_000, "2 d 3 h"),
+    ],
+)
+def test_durations_are_short(ms: float, text: str) -> None:
+    """Durations in tables have two or three digits, or two units."""
+    assert milliseconds_text(ms) == text

@@ -69,6 +69,15 @@ def test_help_is_printed(folder: Path) -> None:
     assert "Example: memoleo stats" in done.stdout
 
 
+def test_the_list_of_commands_is_readable(folder: Path) -> None:
+    """Each command's line is whole on a usual terminal, and the statuses stand there."""
+    lines = memoleo(folder, "--help").stdout.splitlines()
+    for name in COMMANDS:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert not line.endswith("...")
+    assert any("Exit status: 0 done" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_that_parses(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

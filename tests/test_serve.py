@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import memoleo
 from memoleo import Cache, content_cached, get_metrics, timer
 from memoleo.serve import asgi_app, collector, metrics_json, metrics_text, wsgi_app
+from memoleo.serve._kept import Kept
+from memoleo.testing import FakeClock
 
 TOKEN = "a-token-of-some-length"
 SECRET = "what nobody else should read"
@@ -284,6 +287,50 @@ def test_numbers_that_json_lacks(cache: Cache) -> None:
         raise AssertionError(name)
 
     json.loads(Ask(asgi_app())("/data.json").text, parse_constant=refuse)
+
+
+def test_what_takes_long_is_asked_rarely() -> None:
+    """However often somebody looks, finding an answer takes a twentieth of the time."""
+    clock = FakeClock(0.0)
+    asked = []
+
+    def ask() -> int:
+        asked.append(clock())
+        clock.advance(3.0)
+        return len(asked)
+
+    kept = Kept(ask, clock)
+    assert [kept() for _ in range(5)] == [1] * 5
+    clock.advance(59.9)
+    assert kept() == 1
+    clock.advance(0.2)
+    assert kept() == 2
+
+
+def test_a_failure_is_not_kept() -> None:
+    """What failed once is asked anew the next time."""
+    answers = iter([0, 5])
+    kept = Kept(lambda: 10 // next(answers))
+    with pytest.raises(ZeroDivisionError):
+        kept()
+    assert kept() == 2
+
+
+def test_values_of_any_kind_are_previewed(cache: Cache) -> None:
+    """Streams, large values and values of another program are shown, or said not to be."""
+    cache.set("large", os.urandom(2_000_000))
+    cache.set("list", [1, {"a": None}])
+
+    @content_cached(type="words")
+    def words() -> Iterator[str]:
+        yield from ("one", "two")
+
+    list(words())
+    data = Ask(asgi_app(show_values=True))("/data.json").json()
+    values = {entry["value"] for entry in data["largest"]}
+    assert "too large to be shown" in values
+    assert "[1, {'a': None}]" in values
+    assert any("one" in value for value in values)
 
 
 # -- the command --------------------------------------------------------------------------------

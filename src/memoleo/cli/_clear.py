@@ -15,7 +15,11 @@ from memoleo.errors import ConfigError
 __all__ = ["command"]
 
 
-@click.command("clear", epilog="Example: memoleo clear --type emotion_scoring --older-than 7d")
+@click.command(
+    "clear",
+    short_help="Remove entries: all, or some.",
+    epilog="Example: memoleo clear --type emotion_scoring --older-than 7d",
+)
 @click.option("--type", "type_", metavar="TYPE", help="Only entries of this type.")
 @click.option("--tag", metavar="TAG", help="Only entries with this tag.")
 @click.option("--older-than", metavar="AGE", help='Only entries of this age, such as "7d".')

@@ -14,7 +14,11 @@ from memoleo.config import load_settings
 __all__ = ["command"]
 
 
-@click.command("config", epilog="Example: MEMOLEO_CACHING__TTL=12h memoleo config")
+@click.command(
+    "config",
+    short_help="Every setting, and where it comes from.",
+    epilog="Example: MEMOLEO_CACHING__TTL=12h memoleo config",
+)
 @cache_option
 @json_option
 def command(url: str | None, as_json: bool) -> None:

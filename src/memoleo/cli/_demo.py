@@ -10,7 +10,11 @@ from memoleo.cli._common import cache_option, console, json_option
 __all__ = ["command"]
 
 
-@click.command("demo", epilog="Example: memoleo demo --entries 20")
+@click.command(
+    "demo",
+    short_help="See with a real model what a cache saves.",
+    epilog="Example: memoleo demo --entries 20",
+)
 @click.option("--entries", type=click.IntRange(min=1), metavar="N", help="Use N diary entries.")
 @click.option("--model", metavar="NAME", help="The model to ask.")
 @cache_option

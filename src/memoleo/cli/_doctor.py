@@ -12,7 +12,11 @@ from memoleo.cli._common import cache_option, console, json_option, print_json
 __all__ = ["command"]
 
 
-@click.command("doctor", epilog="Example: memoleo doctor --cache sqlite:///leo-cache.db")
+@click.command(
+    "doctor",
+    short_help="Check everything, and say what to do.",
+    epilog="Example: memoleo doctor --cache sqlite:///leo-cache.db",
+)
 @cache_option
 @json_option
 def command(url: str | None, as_json: bool) -> int:

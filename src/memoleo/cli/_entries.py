@@ -18,7 +18,11 @@ __all__ = ["command"]
 _PREVIEW = 200
 
 
-@click.command("entries", epilog="Example: memoleo entries --type emotion_scoring --newer-than 1d")
+@click.command(
+    "entries",
+    short_help="What is stored, one by one.",
+    epilog="Example: memoleo entries --type emotion_scoring --newer-than 1d",
+)
 @click.option("--type", "type_", metavar="TYPE", help="Only entries of this type.")
 @click.option("--tag", metavar="TAG", help="Only entries with this tag.")
 @click.option("--label", metavar="NAME", help="Only entries of this function, such as app.score.")

@@ -17,7 +17,9 @@ __all__ = ["command"]
 
 
 @click.command(
-    "explain", epilog="""Example: memoleo explain app.scoring:score --args '["a text", 3]'"""
+    "explain",
+    short_help="Why a call is a hit or a miss.",
+    epilog="""Example: memoleo explain app.scoring:score --args '["a text", 3]'""",
 )
 @click.argument("what", metavar="KEY|MODULE:FUNCTION")
 @click.option("--args", "arguments", metavar="JSON", default="[]",

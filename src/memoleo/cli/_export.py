@@ -11,7 +11,11 @@ from memoleo.cli._common import cache_option, json_option, open_cache, print_jso
 __all__ = ["command"]
 
 
-@click.command("export", epilog="Example: memoleo export results.memoleo --type emotion_scoring")
+@click.command(
+    "export",
+    short_help="Write what is stored to a file.",
+    epilog="Example: memoleo export results.memoleo --type emotion_scoring",
+)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--type", "type_", metavar="TYPE", help="Only entries of this type.")
 @click.option("--tag", metavar="TAG", help="Only entries with this tag.")

@@ -42,7 +42,11 @@ class Step(msgspec.Struct, frozen=True):
     add: str = ""
 
 
-@click.command("init", epilog="Example: memoleo init --cache sqlite:///.memoleo/cache.db")
+@click.command(
+    "init",
+    short_help="Settings and editor tasks for a project.",
+    epilog="Example: memoleo init --cache sqlite:///.memoleo/cache.db",
+)
 @click.argument("folder", required=False, default=".", type=click.Path(path_type=Path))
 @cache_option
 @json_option

@@ -13,7 +13,11 @@ from memoleo.cli._common import cache_option, json_option, print_json
 __all__ = ["command"]
 
 
-@click.command("load", epilog="Example: memoleo load results.memoleo --merge keep")
+@click.command(
+    "load",
+    short_help="Store what was exported.",
+    epilog="Example: memoleo load results.memoleo --merge keep",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--type", "type_", metavar="TYPE", help="Only entries of this type.")
 @click.option("--tag", metavar="TAG", help="Only entries with this tag.")

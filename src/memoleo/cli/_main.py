@@ -73,7 +73,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: memoleo stats",
+    epilog="Example: memoleo stats\n\n"
+    "Exit status: 0 done, 1 failed or found problems, 2 wrong use or settings, 130 interrupted.",
 )
 @click.option(
     "--version",

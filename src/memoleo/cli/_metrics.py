@@ -14,7 +14,11 @@ from memoleo.metrics._totals import RESERVED
 __all__ = ["command"]
 
 
-@click.command("metrics", epilog="Example: memoleo metrics --last 1h")
+@click.command(
+    "metrics",
+    short_help="Latencies, hits and savings of all programs.",
+    epilog="Example: memoleo metrics --last 1h",
+)
 @click.option("--since", metavar="TIME", help='From then on: "today", "week", a date, a time.')
 @click.option("--until", metavar="TIME", help="Up to then.")
 @click.option("--last", metavar="DURATION", help='The last such time, as "1h" or "7d".')

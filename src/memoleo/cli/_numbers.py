@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memoleo._units import duration_text
 from memoleo.metrics._totals import RESERVED
 
 if TYPE_CHECKING:
@@ -19,14 +18,22 @@ _TROUBLES = {"errors", "corrupt"}
 
 
 def milliseconds_text(ms: float) -> str:
-    """Return a duration with two or three digits: "870 µs", "12 ms", "3.4 s", "2.1h"."""
+    """Return a duration as people write it: "870 µs", "12 ms", "3.4 s", "1 h 54 min", "2 d 3 h"."""
     if ms < 1:
         return f"{ms * 1000:.0f} µs" if ms else "0"
-    if ms < 1000:
+    if ms < 999.5:
         return f"{ms:.3g} ms"
-    if ms < 60_000:
+    if ms < 59_950:
         return f"{ms / 1000:.3g} s"
-    return duration_text(float(f"{ms / 1000:.3g}"))
+    rest = round(ms / 1000)
+    for larger, smaller, length, part in (
+        ("d", "h", 86_400, 3600),
+        ("h", "min", 3600, 60),
+        ("min", "s", 60, 1),
+    ):
+        if rest >= length:
+            return f"{rest // length} {larger} {rest % length // part} {smaller}"
+    return f"{rest} s"
 
 
 def types_table(stats: dict[str, Any], title: str | None = None) -> Table:

@@ -46,6 +46,7 @@ class _Run(click.Command):
 @click.command(
     "run",
     cls=_Run,
+    short_help="Run a Python program with caching on in it.",
     epilog="Example: memoleo run --observe worker.py --once",
 )
 @click.option("--config", metavar="FILE", help="The settings file to use.")

@@ -17,7 +17,11 @@ __all__ = ["command"]
 _LEAST_TOKEN = 16
 
 
-@click.command("serve", epilog="Example: memoleo serve --open --cache sqlite:///leo-cache.db")
+@click.command(
+    "serve",
+    short_help="A dashboard, and /metrics for Prometheus.",
+    epilog="Example: memoleo serve --open --cache sqlite:///leo-cache.db",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to bind.")
 @click.option(
     "--port",

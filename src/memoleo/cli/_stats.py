@@ -16,7 +16,11 @@ from memoleo.cli._common import (
 __all__ = ["command"]
 
 
-@click.command("stats", epilog="Example: memoleo stats --cache sqlite:///leo-cache.db --json")
+@click.command(
+    "stats",
+    short_help="How many results are stored, and their size.",
+    epilog="Example: memoleo stats --cache sqlite:///leo-cache.db --json",
+)
 @cache_option
 @json_option
 def command(url: str | None, as_json: bool) -> None:

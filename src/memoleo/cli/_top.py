@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("top", epilog="Example: memoleo top --last 15m --every 5")
+@click.command(
+    "top",
+    short_help="Watch hits, latencies and the store, live.",
+    epilog="Example: memoleo top --last 15m --every 5",
+)
 @click.option("--last", default="1h", show_default=True, help="The time to look back.")
 @click.option(
     "--every",

@@ -13,7 +13,11 @@ from memoleo.cli._common import cache_option, console, json_option, open_cache, 
 __all__ = ["command"]
 
 
-@click.command("verify", epilog="Example: memoleo verify --type emotion_scoring --json")
+@click.command(
+    "verify",
+    short_help="How often hits turned out differently.",
+    epilog="Example: memoleo verify --type emotion_scoring --json",
+)
 @click.option("--type", "type_", metavar="TYPE", help="Only this type.")
 @cache_option
 @json_option

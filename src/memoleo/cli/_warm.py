@@ -44,7 +44,9 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 @click.command(
-    "warm", epilog="Example: memoleo warm app.scoring:score inputs.jsonl --concurrency 4"
+    "warm",
+    short_help="Call a function for each line of a file.",
+    epilog="Example: memoleo warm app.scoring:score inputs.jsonl --concurrency 4",
 )
 @click.argument("function")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +14,6 @@ from memoleo._entry import Entry
 from memoleo._health import look_at, why_unreadable
 from memoleo._version import version
 from memoleo.metrics._report import read_metrics, read_savings, read_totals
-from memoleo.metrics._totals import Totals
 from memoleo.serve._kept import Kept
 from memoleo.serve._ranking import ranked
 from memoleo.serve._series import PERIODS, first_of, laid_out
@@ -22,6 +22,7 @@ __all__ = ["View"]
 
 _RANKED = 8
 _PREVIEW = 120
+_SHOWN_BYTES = 1024**2
 
 
 class View:
@@ -33,6 +34,15 @@ class View:
         returns the cache to look at
     values
         whether to show what is in the entries, and their tags
+
+    Attributes
+    ----------
+    stats
+        returns what `Cache.get_stats` says
+    performance
+        returns all that was ever counted, in the shape of `Metrics.get_stats`
+    totals
+        returns the same with whole distributions
     """
 
     def __init__(self, source: Callable[[], Cache], *, values: bool = False) -> None:
@@ -41,15 +51,9 @@ class View:
         self.stats = Kept(self._read_stats)
         self._leading = Kept(self._read_leading)
         self._savings = Kept(lambda: read_savings(source()))
-
-    def performance(self) -> dict[str, Any]:
-        """Return all that was ever counted, in the shape of `Metrics.get_stats`."""
-        stats: dict[str, Any] = read_metrics(self._source())["stats"]
-        return stats
-
-    def totals(self) -> Totals:
-        """Return the same with whole distributions."""
-        return read_totals(self._source())
+        self._periods = {name: Kept(partial(self._read_period, name)) for name in PERIODS}
+        self.totals = Kept(lambda: read_totals(source()))
+        self.performance = Kept(self._read_performance)
 
     def both(self) -> dict[str, Any]:
         """Return what ``/metrics.json`` shows."""
@@ -57,17 +61,13 @@ class View:
 
     def page(self, period: str) -> dict[str, Any]:
         """Return what the page shows of one of the `PERIODS`."""
-        now = time.time()
-        first = first_of(period, now)
-        step, _ = PERIODS[period]
-        metrics = read_metrics(self._source(), since=first, step=step)
         stats = self.stats()
         return {
-            "now": now,
+            "now": time.time(),
             "version": version(),
             "enabled": stats["enabled"],
             "period": period,
-            **laid_out(period, metrics, first),
+            **self._periods[period](),
             "savings": self._savings(),
             "store": self._store(stats),
             **self._leading(),
@@ -87,6 +87,15 @@ class View:
             return {"status": "problem", "problems": [f"{type(error).__name__}: {error}"]}
         problems = [each["message"] for each in findings if each["status"] == "problem"]
         return {"status": "problem" if problems else "ok", "problems": problems}
+
+    def _read_period(self, period: str) -> dict[str, Any]:
+        first = first_of(period, time.time())
+        step, _ = PERIODS[period]
+        return laid_out(period, read_metrics(self._source(), since=first, step=step), first)
+
+    def _read_performance(self) -> dict[str, Any]:
+        stats: dict[str, Any] = read_metrics(self._source())["stats"]
+        return stats
 
     def _read_stats(self) -> dict[str, Any]:
         return self._source().get_stats()
@@ -132,8 +141,10 @@ class View:
 
 
 def _preview(cache: Cache, entry: Entry) -> str:
+    if entry.size > _SHOWN_BYTES:
+        return "too large to be shown"
     try:
-        text = repr(cache.codec.decode(entry.payload))
+        text = repr(cache.calls.codec_named(entry.codec).decode(entry.payload))
     except Exception as error:
         return f"not readable here: {type(error).__name__}"
     return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"
