@@ -205,14 +205,19 @@ def test_unfinished_answers_are_not_stored(
     assert cache.get_stats()["total_entries"] == 0
 
 
-def test_a_cut_by_length_is_an_answer(
-    cache: memoleo.Cache, server: ScriptedOllama, ask: Any
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_cut_by_length_is_an_answer_if_it_was_asked_for(
+    cache: memoleo.Cache, server: ScriptedOllama, ask: Any, stream: bool
 ) -> None:
-    """Stopping at `num_predict` is what was asked for."""
+    """Stopping at `num_predict` is what was asked for; at the end of the context it isn't."""
     server.final = {"done_reason": "length"}
-    ask("chat", "m", ASK)
-    ask("chat", "m", ASK)
+    for _ in range(2):
+        ask("chat", "m", ASK, stream=stream, options={"num_predict": 3})
     assert server.asked == 1
+    for options in ({}, {"num_predict": -1}):
+        for _ in range(2):
+            ask("chat", "m", ASK, stream=stream, options=options)
+    assert server.asked == 5
 
 
 @pytest.mark.parametrize("switch", ["cut_after", "error_after"])

@@ -12,6 +12,7 @@ import json
 import sys
 import tracemalloc
 from collections.abc import Callable
+from timeit import Timer
 from typing import Any
 
 import httpx
@@ -67,9 +68,9 @@ def measure_speed(judge: Judge, console: Console, client: ollama.Client, seconds
 
     found = minima(
         {
-            "warm": lambda: client.chat("m", _MESSAGES, options=_OPTIONS),
-            "building": lambda: builder.chat("m", _MESSAGES, options=_OPTIONS),
-            "hit": lambda: same("m", _MESSAGES, _OPTIONS),
+            "warm": Timer(lambda: client.chat("m", _MESSAGES, options=_OPTIONS)),
+            "building": Timer(lambda: builder.chat("m", _MESSAGES, options=_OPTIONS)),
+            "hit": Timer(lambda: same("m", _MESSAGES, _OPTIONS)),
         },
         seconds,
     )

@@ -14,7 +14,6 @@ from memoleo._events import extras, logger
 from memoleo._store import Job
 from memoleo.patches._ollama_batches import Batch
 from memoleo.patches._ollama_call import Call
-from memoleo.patches._ollama_codec import complete
 from memoleo.patches._ollama_hits import Hits
 from memoleo.patches._ollama_models import Model, Unsure, models
 from memoleo.patches._ollama_request import VERBS, Question, read
@@ -299,7 +298,7 @@ class Answers:
         started = time.perf_counter()
         answer = call.run()
         took = (time.perf_counter() - started) * 1000
-        if complete(answer):
+        if call.complete(answer):
             call.learn(call.listing())
             return self._kept(call, answer, took)
         return answer
@@ -311,7 +310,7 @@ class Answers:
         started = time.perf_counter()
         answer = await call.arun()
         took = (time.perf_counter() - started) * 1000
-        if complete(answer):
+        if call.complete(answer):
             call.learn(await call.alisting())
             return self._kept(call, answer, took)
         return answer

@@ -67,6 +67,10 @@ class Call:
         """Whether it is the server's answer that failed."""
         return self.request.failed
 
+    def complete(self, answer: Any) -> bool:
+        """Whether an answer, or the last part of one, lacks nothing."""
+        return complete(answer, limited=self.question.limited)
+
     def key(self, model: Model, inputs: Sequence[str] | None = None) -> bytes:
         """Return the key of the answer; `inputs` are texts to embed instead of the call's."""
         return self.question.key(self.place(model), model.digest, inputs)
@@ -95,7 +99,7 @@ class Call:
             ttl=ttl,
             stale_if_error=decision.stale_if_error,
             variants=decision.variants,
-            cache_if=complete,
+            cache_if=self.complete,
             label=question.model,
             tokens=tokens,
             essence=essence,
@@ -198,7 +202,7 @@ class Call:
         source = self.rules.sending.stream(self.request, self.request.kwargs)
         try:
             for part in source:
-                if learn and complete(part):
+                if learn and self.complete(part):
                     self.learn(self.listing())
                 yield part
         finally:
@@ -209,7 +213,7 @@ class Call:
         source = self.rules.sending.astream(self.request, self.request.kwargs)
         try:
             async for part in source:
-                if learn and complete(part):
+                if learn and self.complete(part):
                     self.learn(await self.alisting())
                 yield part
         finally:

@@ -25,9 +25,9 @@ Noted = Callable[[Any], "Part | None"]
 """Returns what the server sent for an answer that a class was just made from; `None` if unknown."""
 
 
-def complete(answer: Any) -> bool:
+def complete(answer: Any, *, limited: bool) -> bool:
     """Whether an answer, or the last part of one, says that nothing of it is missing."""
-    return wire.complete(_fields(answer))
+    return wire.complete(_fields(answer), limited=limited)
 
 
 def tokens(answer: Any) -> tuple[int, int]:

@@ -6,7 +6,7 @@ answered: the official one builds its classes from `whole` or `pieces`, and an H
 the `body` of a response::
 
     stored = Stored(parts_of(response_body), streamed=True, asked="llama3.2")
-    if complete(stored.parts[-1]):
+    if complete(stored.parts[-1], limited=question.limited):
         payload = stored.pack()                  # into the cache
     Stored.unpack(payload, "llama3.2").body(streamed=True)   # and out of it, for any caller
 
@@ -54,19 +54,27 @@ auto = AutoCodec()
 Part = dict[str, Any]
 
 
-def complete(part: Part) -> bool:
+def complete(part: Part, *, limited: bool) -> bool:
     """Whether an answer, or the last part of one, says that nothing of it is missing.
 
     Embeddings and judgements come whole or not at all. Everything else says `done`, and why: a
-    reason other than these is no answer ("load", "unload"), or one that a later server broke off.
-    An `error` is none either, whatever stands beside it.
+    reason other than "stop" or "length" is no answer ("load", "unload"), or one that a later
+    server broke off. An `error` is none either, whatever stands beside it.
+
+    Parameters
+    ----------
+    part
+        what the server sent last
+    limited
+        whether the request limits the length of its answer, see `Question`: an answer that is
+        cut off without that has met the end of the context, and lacks what didn't fit
     """
     if part.get("error"):
         return False
     for name in ("embeddings", "embedding", "answers"):
         if name in part:
             return bool(part[name])
-    return ends(part)
+    return ends(part) and (limited or part["done_reason"] != "length")
 
 
 def ends(part: Part) -> bool:

@@ -106,6 +106,8 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         everything of the body that has an effect, as bytes; without `inputs`
     inputs
         the texts of a batch, of which each has an answer of its own; `None` if it is none
+    limited
+        whether it says how long the answer may become
     """
 
     verb: Verb
@@ -114,6 +116,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     streamed: bool
     content: bytes
     inputs: tuple[str, ...] | None = None
+    limited: bool = False
 
     def prefix(self, server: bytes, digest: str) -> bytes:
         """Return what the keys of all such questions begin with.
@@ -172,7 +175,14 @@ def read(path: str, body: Any, *, streamed: bool = False) -> Question | None:
     content = content_of(body, APART if inputs is None else APART | {"input"})
     if content is None:
         return None
-    return Question(verb, asked, full_name(asked), streamed, content, inputs)
+    return Question(verb, asked, full_name(asked), streamed, content, inputs, _limits(body))
+
+
+def _limits(body: dict[str, Any]) -> bool:
+    options = body.get("options")
+    most = options.get("num_predict") if isinstance(options, dict) else None
+    # The server takes a negative number for no limit.
+    return isinstance(most, (int, float)) and most > 0
 
 
 def split(path: str) -> tuple[str, str] | None:
