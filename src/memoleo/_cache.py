@@ -17,7 +17,7 @@ from memoleo._policy import make_policy
 from memoleo._store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
-from memoleo._urls import open_backend
+from memoleo._urls import open_backend, shown_url
 from memoleo._verify import Verified
 from memoleo.backends._protocol import Backend
 from memoleo.backends.tiered import TieredBackend
@@ -425,4 +425,4 @@ class Cache:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Cache on {self._url or self.backend!r}>"
+        return f"<Cache on {shown_url(self._url) if self._url else self.backend!r}>"

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memoleo.backends._protocol import Backend, BackendStats, Lease, Notebook
     from memoleo.backends.memory import MemoryBackend
+    from memoleo.backends.redis import RedisBackend
     from memoleo.backends.sqlite import SQLiteBackend
     from memoleo.backends.tiered import TieredBackend
+    from memoleo.backends.upstash import UpstashBackend
 
 _HOMES = {
     "Backend": "_protocol",
@@ -22,8 +24,10 @@ _HOMES = {
     "Lease": "_protocol",
     "MemoryBackend": "memory",
     "Notebook": "_protocol",
+    "RedisBackend": "redis",
     "SQLiteBackend": "sqlite",
     "TieredBackend": "tiered",
+    "UpstashBackend": "upstash",
 }
 
 __all__ = [
@@ -32,8 +36,10 @@ __all__ = [
     "Lease",
     "MemoryBackend",
     "Notebook",
+    "RedisBackend",
     "SQLiteBackend",
     "TieredBackend",
+    "UpstashBackend",
 ]
 
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 _SYNC_EVERY = 0.25
 _TOUCH_EVERY = 30.0
 _STRIPES = 256
+_EPOCH = "epoch"
 
 
 class TieredBackend:
@@ -59,6 +60,9 @@ class TieredBackend:
         self._notebook = self._far if isinstance(self._far, Notebook) else None
         self._epoch: Callable[[], int] | None = getattr(self._far, "epoch", None)
         self._known_epoch: int | None = None
+        place = getattr(self._far, "place", None) or getattr(self._far, "path", "")
+        self._place = str(place).encode()
+        self._noted_bumps = 0
         # A copy into a near store must not survive a removal that happened at the same time:
         # every change leaves a stamp of its own for its keys, and who copies looks for a new one.
         self._stamp = itertools.count(1)
@@ -193,16 +197,38 @@ class TieredBackend:
             # Memory goes on answering while the farther store can't say.
             with contextlib.suppress(BackendError):
                 epoch = self._epoch()
-                if epoch != self._known_epoch:
-                    self._known_epoch = epoch
-                    self._sweeps = next(self._stamp)
-                    if self.memory is not None:
-                        self.memory.clear()
+                bumps: int = getattr(self._far, "own_bumps", 0)
+                if epoch != self._known_epoch or bumps != self._noted_bumps:
+                    self._catch_up(epoch, bumps)
         if now >= self._next_touch or now < self.last_sync:
             self._next_touch = now + _TOUCH_EVERY
             self._pass_on_use()
         self.last_sync = now
         self.next_sync = now + _SYNC_EVERY
+
+    def _catch_up(self, epoch: int, bumps: int) -> None:
+        """Empty the nearer stores after a change in the farthest that somebody else made.
+
+        What this object changed is added to what is written down: the next process doesn't know it.
+        """
+        known, self._known_epoch = self._known_epoch, epoch
+        self._noted_bumps = bumps
+        mark = b"%d" % (epoch + bumps)
+        if epoch != known:
+            self._sweeps = next(self._stamp)
+        for tier in self.tiers[:-1]:
+            if epoch != known and (
+                tier is self.memory or known is not None or not self._is_caught_up(tier, mark)
+            ):
+                tier.clear()
+            if tier is not self.memory and isinstance(tier, Notebook):
+                tier.note(_EPOCH, self._place, mark)
+
+    def _is_caught_up(self, tier: Backend, mark: bytes) -> bool:
+        """Whether a store that outlives its process holds nothing that was removed meanwhile."""
+        if not isinstance(tier, Notebook):
+            return False
+        return dict(tier.notes(_EPOCH)).get(self._place) == mark
 
     def _pass_on_use(self) -> None:
         touch = getattr(self._far, "touch", None)
