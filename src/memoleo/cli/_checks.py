@@ -12,7 +12,7 @@ from pathlib import Path
 from memoleo._default import default_url
 from memoleo._enable import enable
 from memoleo._health import Finding, damage, put_aside, room, scrutinize, why_unreadable
-from memoleo._urls import open_backend
+from memoleo._urls import open_backend, shown_url
 from memoleo._version import version
 from memoleo.backends._protocol import Backend
 from memoleo.cli._common import is_store, store_path
@@ -92,6 +92,8 @@ def _store(url: str) -> Iterator[Finding]:
 def _elsewhere(url: str, backend: Backend) -> Finding:
     if url.startswith("memory:"):
         return Finding("store", "ok", f"{url} lives inside each process")
+    # A password belongs on no screen.
+    url = shown_url(url)
     # The farthest store: nearer ones answer for it.
     failure = why_unreadable(getattr(backend, "tiers", (backend,))[-1])
     if failure is None:

@@ -8,6 +8,7 @@ import click
 
 from memoleo._default import default_url
 from memoleo._units import duration_text
+from memoleo._urls import shown_url
 from memoleo.cli._common import cache_option, console, json_option, print_json
 from memoleo.config import load_settings
 
@@ -27,11 +28,11 @@ def command(url: str | None, as_json: bool) -> None:
     rows = []
     for key, value, origin in settings.items():
         if key == "caching.url" and url is not None:
-            rows.append((key, url, "--cache"))
-        elif key == "caching.url" and value is None:
-            rows.append((key, default_url(), origin))
-        else:
-            rows.append((key, value, origin))
+            value, origin = url, "--cache"
+        if key == "caching.url":
+            # A password belongs on no screen.
+            value = shown_url(value or default_url())
+        rows.append((key, value, origin))
     if as_json:
         print_json(
             {
