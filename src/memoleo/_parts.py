@@ -19,6 +19,7 @@ import xxhash
 
 from memoleo import _settings
 from memoleo._events import extras, logger
+from memoleo._interrupts import pass_on
 from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Backend, Notebook
 from memoleo.codecs._secret import secret_from_file
@@ -149,6 +150,7 @@ class PartsMaker:
             self._note(description.portrait, parts.portrait)
             return _encode(parts)
         except Exception as error:
+            pass_on(error)
             # An entry without parts is as good as one with them.
             if not self._failed:
                 self._failed = True

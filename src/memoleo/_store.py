@@ -12,6 +12,7 @@ import msgspec
 from memoleo import _events
 from memoleo._entry import Entry
 from memoleo._events import Event, Hook, Spell, extras, logger, tell, wanted
+from memoleo._interrupts import pass_on
 from memoleo._parts import PartsMaker
 from memoleo._policy import Freshness, Policy, tag_names
 from memoleo._steps import Failed, Returned
@@ -219,7 +220,8 @@ class Store:
             return True
         try:
             return bool(job.policy.cache_if(result.value))
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             return False
 
     def put(self, job: Job, entry: Entry) -> None:
@@ -230,6 +232,7 @@ class Store:
         try:
             self.backend.set(job.key, entry)
         except Exception as error:
+            pass_on(error)
             self.note(job, "unsaved", f"the store could not be written: {error}")
             self._failure(job, self._writes, error, time.perf_counter() - started)
             return
@@ -285,10 +288,12 @@ class Store:
         try:
             lease.release()
         except Exception as error:
+            pass_on(error)
             self._leases.failed(error)
 
     def refuse(self, job: Job, error: Exception) -> None:
         """Count a result that can't be stored, and say so once per function."""
+        pass_on(error)
         job.counters.local.cell.refused += 1
         self.note(job, "refused", f"its result could not be stored: {error}")
         name = job.policy.label or job.policy.type
@@ -335,6 +340,7 @@ class Store:
         self.tell(job, "call", ms, error, tokens)
 
     def _corrupt(self, job: Job, error: Exception) -> None:
+        pass_on(error)
         job.counters.local.cell.corrupt += 1
         logger.info(
             "an entry of %s can't be read: %s",
@@ -345,6 +351,7 @@ class Store:
         self.tell(job, "corrupt", error=error)
 
     def _failure(self, job: Job, spell: Spell, error: Exception, seconds: float) -> None:
+        pass_on(error)
         spell.failed(error, seconds)
         job.counters.local.cell.failures += 1
         self.tell(job, "failure", error=error)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from memoleo._interrupts import interruption
 from memoleo._platform import WatchedFile, make_private_folder, renew_after_fork
 from memoleo.backends._sqlite_faults import (
     classify,
@@ -184,7 +185,7 @@ class Connections:
         try:
             link = self._open()
         except Exception as error:
-            if classify(error) != "corrupt":
+            if classify(error) != "corrupt" and interruption(error) is None:
                 self._refusal = (time.monotonic() + _REFUSED, str(error))
             raise
         self._refusal = None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from memoleo._events import extras, logger
+from memoleo._interrupts import interruption
 from memoleo._platform import renew_after_fork
 from memoleo.backends._sqlite_connections import Connections, Link
 from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
@@ -107,9 +108,9 @@ class Runner:
         """
 
         def transaction(link: Link) -> T:
-            link.execute("BEGIN IMMEDIATE")
             result: T | None = None
             try:
+                link.execute("BEGIN IMMEDIATE")
                 pending = operation(link)
                 link.execute("COMMIT")
                 result = pending
@@ -220,7 +221,7 @@ class Runner:
         """Return if another attempt makes sense, else raise."""
         import sqlite3
 
-        if isinstance(error, BackendError):
+        if isinstance(error, BackendError) or interruption(error) is not None:
             raise error
         if isinstance(error, Unready):
             return
