@@ -212,6 +212,10 @@ class WatchedFile:
 SLOTS = 2**30 if WINDOWS else 2**62  # the C runtime of Windows seeks in 31 bits
 
 
+class _Token:
+    __slots__ = ("__weakref__",)
+
+
 class LockFile:
     """Locks on single bytes of one file: held by at most one holder among all processes.
 
@@ -226,7 +230,7 @@ class LockFile:
         self.descriptor = descriptor
         self.identity = identity
         self.users = 0
-        self._held: dict[int, object] = {}
+        self._held: dict[int, weakref.ref[object]] = {}
         self._lock = threading.Lock()
 
     def acquire(self, offset: int) -> object | None:
@@ -237,9 +241,11 @@ class LockFile:
         OSError
             the file system knows no locks
         """
-        token = object()
+        token = _Token()
+        own: weakref.ref[object] = weakref.ref(token)
         # The dictionary decides among the threads of this process, by one step that is atomic.
-        if self._held.setdefault(offset, token) is not token:
+        holder = self._held.setdefault(offset, own)
+        if holder is not own and not self._inherit(offset, holder, own):
             return None
         try:
             _lock_byte(self.descriptor, offset)
@@ -251,10 +257,22 @@ class LockFile:
             raise
         return token
 
+    def _inherit(self, offset: int, holder: weakref.ref[object], own: weakref.ref[object]) -> bool:
+        """Take the place of a holder that an exception of a signal handler stopped in the middle.
+
+        It is gone, and so is its token; it could not give back what it had.
+        """
+        with self._lock:
+            if holder() is not None or self._held.get(offset) is not holder:
+                return False
+            self._held[offset] = own
+            return True
+
     def release(self, offset: int, token: object) -> None:
         """Free one byte; nothing happens if `token` is not its present one."""
         with self._lock:
-            if self._held.get(offset) is not token:
+            holder = self._held.get(offset)
+            if holder is None or holder() is not token:
                 return
             _unlock_byte(self.descriptor, offset)
             del self._held[offset]

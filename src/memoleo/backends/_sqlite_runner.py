@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from memoleo._events import extras, logger
@@ -67,8 +68,8 @@ class Runner:
         self.impatient_until = 0.0
         self._repaired = -_REPAIR_EVERY
         self._repairs = 0
-        self._writer = _one_writer(path)
-        self.turn = self._writer.lock
+        self.writer = _one_writer(path)
+        self.turn = self.writer.lock
         renew_after_fork(self)
 
     def run(self, operation: Callable[[Link], T], error: Exception | None = None) -> T:
@@ -151,13 +152,17 @@ class Runner:
             what an attempt of the caller's own ended with
         """
         # Threads queue here; SQLite would let them sleep and poll.
-        turn = self.turn
-        if not turn.acquire(timeout=_QUEUE):
+        turn, writer = self.turn, self.writer
+        if not turn.acquire(timeout=_QUEUE) and writer.inside:
             raise self._failure("busy", None)
+        # Locked, and nobody inside: a signal handler's exception came between the two.
         try:
+            writer.inside = True
             return self._attempt(operation, error, reading=False)
         finally:
-            turn.release()
+            writer.inside = False
+            with suppress(RuntimeError):
+                turn.release()
             error = None  # it refers to the caller's frame
 
     def close(self) -> None:
@@ -263,10 +268,10 @@ class Runner:
         return BackendError(f"{self.path}: {_WHY.get(fault, error)}")
 
     def _after_fork(self) -> None:
-        if _writers.get(self.path) is self._writer:
+        if _writers.get(self.path) is self.writer:
             del _writers[self.path]
-        self._writer = _one_writer(self.path)
-        self.turn = self._writer.lock
+        self.writer = _one_writer(self.path)
+        self.turn = self.writer.lock
 
 
 class _Writer:
@@ -274,6 +279,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.inside = False
 
 
 _writers: weakref.WeakValueDictionary[str, _Writer] = weakref.WeakValueDictionary()

@@ -151,6 +151,7 @@ class SQLiteBackend:
         turn = runner.turn
         if turn.acquire(False):
             try:
+                runner.writer.inside = True
                 link: Link | None = getattr(self._connections.local, "link", None)
                 if link is None:
                     raise Unready
@@ -167,6 +168,7 @@ class SQLiteBackend:
             except Exception as error:
                 failure = error
             finally:
+                runner.writer.inside = False
                 turn.release()
         try:
             return runner.write_alone(partial(_insert, row), failure)
