@@ -29,7 +29,7 @@ from memoleo.http_rules._presets import APIS
 from memoleo.http_rules._rule import Rule
 from memoleo.http_rules._urls import place_of
 
-__all__ = ["Exchange", "Exchanges", "Sent"]
+__all__ = ["Asking", "Exchange", "Exchanges", "Lane", "Sent"]
 
 _MOST = 4096
 
@@ -89,7 +89,7 @@ class _Unavailable(Exception):
         self.sent = sent
 
 
-class _Lane:
+class Lane:
     """What the calls of one rule have in common, as long as cache and settings stay."""
 
     __slots__ = ("cache", "counters", "fresh", "policy", "settings")
@@ -135,7 +135,7 @@ class Exchanges:
         self.failures = failures
         self._cache = cache
         self._named: dict[tuple[str, str], Rule | None] = {}
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._noted: set[str] = set()
 
     def rule_for(self, method: str, url: str) -> Rule | None:
@@ -149,11 +149,21 @@ class Exchanges:
             return found
         return named
 
-    def exchange(self, request: Request) -> Exchange | None:
+    def exchange(
+        self, request: Request, kind: Callable[..., Exchange | None] | None = None
+    ) -> Exchange | None:
         """Return a call that is to be answered; `None` for one that is none of our business.
 
         It never fails: a request that can't be read is passed on as it is.
+
+        Parameters
+        ----------
+        request
+            the call
+        kind
+            makes an `Exchange` of it
         """
+        kind = kind or Exchange
         try:
             rule = self.rule_for(request.method, request.url)
             if rule is None or not _switch.enabled() or _mode() is _switch.Mode.BYPASS:
@@ -161,16 +171,16 @@ class Exchanges:
             if rule.api is not None and not APIS[rule.api].asks(request):
                 return None
             key = key_of(rule, request, fingerprint)
-            return None if key is None else Exchange(self, self.lane(rule), rule, request, key)
+            return None if key is None else kind(self, self.lane(rule), rule, request, key)
         except Exception as error:
             self.note("reading a request", error)
             return None
 
-    def lane(self, rule: Rule) -> _Lane:
+    def lane(self, rule: Rule) -> Lane:
         lane = self._lanes.get(id(rule))
         cache = self._cache()
         if lane is None or lane.cache is not cache or lane.settings is not _settings.current():
-            lane = self._lanes[id(rule)] = _Lane(rule, cache)
+            lane = self._lanes[id(rule)] = Lane(rule, cache)
         return lane
 
     def note(self, what: str, error: Exception) -> None:
@@ -183,6 +193,14 @@ class Exchanges:
                 exc_info=error,
                 extra=extras("failing", label=what, error=error),
             )
+
+
+Send = Callable[[Mapping[str, str]], Sent]
+ASend = Callable[[Mapping[str, str]], Awaitable[Sent]]
+Aside = Callable[[str], Answer]
+AAside = Callable[[str], Awaitable[Answer]]
+Asking = Generator["Mapping[str, str] | str", Any, Sent]
+"""What a call is: headers to send it with, or URLs to get before; it is sent what came."""
 
 
 class Exchange:
@@ -200,26 +218,29 @@ class Exchange:
         the 32 bytes that its answer is stored under
     """
 
-    __slots__ = ("_exchanges", "_lane", "answered", "failed", "key", "request", "rule")
+    streamed = False
+    """Whether the answer is left unread."""
 
     def __init__(
-        self, exchanges: Exchanges, lane: _Lane, rule: Rule, request: Request, key: bytes
+        self, exchanges: Exchanges, lane: Lane, rule: Rule, request: Request, key: bytes
     ) -> None:
         self._exchanges = exchanges
-        self._lane = lane
+        self._lane: Lane = lane
         self.rule = rule
         self.request = request
         self.key = key
         self.answered: Sent | None = None
         self.failed: BaseException | None = None
 
-    def run(self, send: Callable[[Mapping[str, str]], Sent], *, streamed: bool = False) -> Sent:
+    def run(self, send: Send, *, aside: Aside | None = None, streamed: bool = False) -> Sent:
         """Answer the call.
 
         Parameters
         ----------
         send
             makes the call, with these headers added to it
+        aside
+            gets another URL of the same server, as the same caller
         streamed
             whether `send` leaves the answer unread; whoever reads it calls `keep`
 
@@ -230,9 +251,11 @@ class Exchange:
         Exception
             whatever `send` raises
         """
-        job = self._job(lambda: self._drive(send), streamed)
-        calls = self._lane.cache.calls
+        self.streamed = streamed
         try:
+            _drive(self._before(), send, aside)
+            job = self._job(lambda: _drive(self._asking(), send, aside), streamed)
+            calls = self._lane.cache.calls
             sent: Sent = calls.call(job)
             if not _holds(sent.answer, self._lane) and sent.response is None:
                 sent = calls.call(job, Intent.REFRESH)
@@ -241,15 +264,17 @@ class Exchange:
             return error.sent
         except Exception as error:
             self._judge(error)
-        return self.answered or self._drive(send)
+        return self.answered or send({})
 
     async def arun(
-        self, send: Callable[[Mapping[str, str]], Awaitable[Sent]], *, streamed: bool = False
+        self, send: ASend, *, aside: AAside | None = None, streamed: bool = False
     ) -> Sent:
-        """Do what `run` does, with a `send` that is awaited."""
-        job = self._job(lambda: self._adrive(send), streamed)
-        calls = self._lane.cache.calls
+        """Do what `run` does, with a `send` and an `aside` that are awaited."""
+        self.streamed = streamed
         try:
+            await _adrive(self._before(), send, aside)
+            job = self._job(lambda: _adrive(self._asking(), send, aside), streamed)
+            calls = self._lane.cache.calls
             sent: Sent = await calls.acall(job)
             if not _holds(sent.answer, self._lane) and sent.response is None:
                 sent = await calls.acall(job, Intent.REFRESH)
@@ -258,7 +283,7 @@ class Exchange:
             return error.sent
         except Exception as error:
             self._judge(error)
-        return self.answered or await self._adrive(send)
+        return self.answered or await send({})
 
     def again(self) -> Answer | None:
         """Return the answer if this very call is made again, and it is at hand and fresh."""
@@ -317,32 +342,17 @@ class Exchange:
 
     # The head decides, two hands send.
 
-    def _drive(self, send: Callable[[Mapping[str, str]], Sent]) -> Sent:
-        asking = self._asking()
-        extra = next(asking)
-        try:
-            sent = send(extra)
-        except BaseException as error:
-            asking.throw(error)
-            raise
-        return _result(asking, sent)
+    def _before(self) -> Asking:
+        """Find out what has to be known before the cache is asked."""
+        yield from ()
+        return Sent(None)
 
-    async def _adrive(self, send: Callable[[Mapping[str, str]], Awaitable[Sent]]) -> Sent:
-        asking = self._asking()
-        extra = next(asking)
-        try:
-            sent = await send(extra)
-        except BaseException as error:
-            asking.throw(error)
-            raise
-        return _result(asking, sent)
-
-    def _asking(self) -> Generator[Mapping[str, str], Sent, Sent]:
+    def _asking(self) -> Asking:
         """Yield the headers to add to the request, take what came, and return what it means."""
         permit = self._enter()
         old = self._old()
         try:
-            sent = yield {} if old is None else validators(old)
+            sent: Sent = yield {} if old is None else validators(old)
         except BaseException as error:
             self.failed = error
             self._leave(permit, True if isinstance(error, self._exchanges.failures()) else None)
@@ -393,13 +403,40 @@ class Exchange:
         return msgspec.structs.replace(answer, fresh_until=until)
 
 
-def _result(asking: Generator[Any, Sent, Sent], sent: Sent) -> Sent:
+def _drive(asking: Asking, send: Send, aside: Aside | None) -> Sent:
     try:
-        asking.send(sent)
+        step = next(asking)
+        while True:
+            try:
+                result: Any = _aside(aside)(step) if isinstance(step, str) else send(step)
+            except BaseException as error:
+                step = asking.throw(error)
+            else:
+                step = asking.send(result)
     except StopIteration as stop:
         found: Sent = stop.value
         return found
-    raise RuntimeError("a call is sent once")  # pragma: no cover
+
+
+async def _adrive(asking: Asking, send: ASend, aside: AAside | None) -> Sent:
+    try:
+        step = next(asking)
+        while True:
+            try:
+                result: Any = await (_aside(aside)(step) if isinstance(step, str) else send(step))
+            except BaseException as error:
+                step = asking.throw(error)
+            else:
+                step = asking.send(result)
+    except StopIteration as stop:
+        found: Sent = stop.value
+        return found
+
+
+def _aside(aside: Any) -> Any:
+    if aside is None:
+        raise LookupError("this library asks nothing else")
+    return aside
 
 
 def _acceptable(rule: Rule, sent: Sent) -> bool:
@@ -410,7 +447,7 @@ def _acceptable(rule: Rule, sent: Sent) -> bool:
     )
 
 
-def _holds(answer: Answer | None, lane: _Lane) -> bool:
+def _holds(answer: Answer | None, lane: Lane) -> bool:
     """Whether an answer is fresh by its own account."""
     if answer is None or answer.fresh_until is None:
         return True

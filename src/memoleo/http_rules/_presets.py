@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "url": r"re:https?://[^?]*/api/(?:generate|chat|embed|embeddings)/?(?:\?.*)?",
         "type": "ollama",
         "api": "ollama",
+        "ignore_body": ["/keep_alive"],
     },
     "huggingface": {
         "method": "POST",

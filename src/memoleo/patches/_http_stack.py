@@ -12,7 +12,8 @@ from memoleo.config import Settings
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._presets import PRESETS, rules_of
 from memoleo.http_rules._rule import Rule
-from memoleo.patches._passing import is_passing
+from memoleo.patches._ollama_http import ollama_exchange
+from memoleo.patches._passing import is_answered_above, is_passing
 
 __all__ = ["Stack", "exchanges_for", "rules_for"]
 
@@ -78,8 +79,14 @@ class Stack:
     def exchange(self, request: Request) -> Exchange | None:
         """Return a call that is to be answered, by the innermost whose rules name it."""
         for each in self.all:
-            if each.rule_for(request.method, request.url) is not None:
+            rule = each.rule_for(request.method, request.url)
+            if rule is None:
+                continue
+            if rule.api != "ollama":
                 return each.exchange(request)
+            if is_answered_above(request.header("user-agent")):
+                return None
+            return each.exchange(request, ollama_exchange)
         return None
 
     def note(self, what: str, error: Exception) -> None:

@@ -148,6 +148,11 @@ class Models:
             return None
         return listing.models.get(name)
 
+    def silent(self, server: Server) -> bool:
+        """Whether a server was asked for its models lately, and doesn't tell them."""
+        listing = self._listings.get(server.here)
+        return listing is not None and self._clock() < listing.silent_until
+
     def changes(self, server: Server) -> int:
         """Return a number that grows with every change, to be handed to `listed`."""
         return self._listing(server).changes

@@ -20,7 +20,9 @@ from memoleo._imports import when_imported
 from memoleo._patch import Patch
 from memoleo.config import Settings
 from memoleo.errors import CircuitOpenError
+from memoleo.http_rules._messages import Answer
 from memoleo.patches._http_stack import Stack, exchanges_for
+from memoleo.patches._ollama_models import TIMEOUT
 from memoleo.patches._passing import passing
 
 __all__ = ["HttpxPackage"]
@@ -97,7 +99,23 @@ class _Call:
         self.stream = bool(kwargs.get("stream", False))
         follows = kwargs.get("follow_redirects")
         self.follows = follows if isinstance(follows, bool) else client.follow_redirects
+        self.options = {name: value for name, value in kwargs.items() if name != "stream"}
         self.started = time.perf_counter()
+
+    def aside(self, url: str) -> Any:
+        """Return a request for another URL of the same server, by the same caller."""
+        import httpx
+
+        headers = httpx.Headers(self.request.headers)
+        for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
+            headers.pop(name, None)
+        timeout = httpx.Timeout(TIMEOUT).as_dict()
+        return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
+
+    def said(self, response: Any, request: Any) -> Answer:
+        from memoleo.patches._httpx_responses import answer_of
+
+        return answer_of(response, request, response.content)
 
     def sent(self, response: Any, request: Any) -> Sent:
         from memoleo.patches._httpx_responses import answer_of
@@ -180,8 +198,13 @@ def _send(original: Any, stack: Stack) -> Callable[..., Any]:
                 response = original(self, own, **kwargs)
             return call.sent(response, own)
 
+        def aside(url: str) -> Answer:
+            own = call.aside(url)
+            with passing():
+                return call.said(original(self, own, **call.options), own)
+
         try:
-            sent = call.exchange.run(ask, streamed=call.stream)
+            sent = call.exchange.run(ask, aside=aside, streamed=call.stream)
         except CircuitOpenError as error:
             raise call.refused(error) from None
         if not call.fits(sent):
@@ -212,8 +235,13 @@ def _asend(original: Any, stack: Stack) -> Callable[..., Any]:
                 response = await original(self, own, **kwargs)
             return call.sent(response, own)
 
+        async def aside(url: str) -> Answer:
+            own = call.aside(url)
+            with passing():
+                return call.said(await original(self, own, **call.options), own)
+
         try:
-            sent = await call.exchange.arun(ask, streamed=call.stream)
+            sent = await call.exchange.arun(ask, aside=aside, streamed=call.stream)
         except CircuitOpenError as error:
             raise call.refused(error) from None
         if not call.fits(sent):

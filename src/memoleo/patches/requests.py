@@ -21,7 +21,9 @@ from memoleo._imports import when_imported
 from memoleo._patch import Patch
 from memoleo.config import Settings
 from memoleo.errors import CircuitOpenError
+from memoleo.http_rules._messages import Answer
 from memoleo.patches._http_stack import Stack, exchanges_for
+from memoleo.patches._ollama_models import TIMEOUT
 from memoleo.patches._passing import passing
 
 __all__ = ["RequestsPackage"]
@@ -151,9 +153,19 @@ def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwa
         said, body = seen[-1] if seen else (response, response.content)
         return Sent(answer_of(said, request, body), response)
 
+    def aside(url: str) -> Answer:
+        other = request.copy()
+        other.method, other.url, other.body = "GET", url, None
+        other.hooks = {}
+        for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
+            other.headers.pop(name, None)
+        with passing():
+            response = original(session, other, **{**kwargs, "stream": False, "timeout": TIMEOUT})
+        return answer_of(response, other, response.content)
+
     started = time.perf_counter()
     try:
-        sent = exchange.run(call, streamed=stream)
+        sent = exchange.run(call, aside=aside, streamed=stream)
     except CircuitOpenError as error:
         refused = CircuitOpen(error.host, error.retry_in)
         refused.request = request

@@ -1,0 +1,191 @@
+"""Ollama asked through requests, httpx and the official client: one entry for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import ollama
+import pytest
+import requests
+from scripted_http import ScriptedHttp
+from scripted_ollama import ScriptedOllama
+
+import memoleo
+from memoleo.patches._ollama_models import models
+
+ASK = [{"role": "user", "content": "why?"}]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedOllama]:
+    models.clear()
+    with ScriptedOllama() as script:
+        yield script
+
+
+@pytest.fixture
+def cache() -> memoleo.Cache:
+    return memoleo.Cache("memory://", metrics=memoleo.Metrics())
+
+
+@pytest.fixture
+def on(cache: memoleo.Cache, monkeypatch: pytest.MonkeyPatch) -> Iterator[memoleo.Cache]:
+    monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
+    with memoleo.enable("ollama", "requests", "httpx", rules=["ollama"], cache=cache):
+        yield cache
+
+
+def by_requests(url: str, body: dict[str, Any]) -> Any:
+    return requests.post(f"{url}/api/chat", json=body).json()
+
+
+def by_text(url: str, body: dict[str, Any]) -> Any:
+    return requests.post(f"{url}/api/chat", data=json.dumps(body, indent=1)).json()
+
+
+def by_httpx(url: str, body: dict[str, Any]) -> Any:
+    with httpx.Client(verify=False) as client:
+        return client.post(f"{url}/api/chat", json=body).json()
+
+
+def by_client(url: str, body: dict[str, Any]) -> Any:
+    with ollama.Client(url, verify=False) as client:
+        options = body.get("options")
+        answer = client.chat(body["model"], body["messages"], options=options)
+        return json.loads(answer.model_dump_json(exclude_unset=True))
+
+
+WAYS = [by_requests, by_text, by_httpx, by_client]
+
+
+@pytest.mark.parametrize("first", WAYS)
+def test_one_entry_whoever_asks_first(
+    server: ScriptedOllama, on: memoleo.Cache, first: Callable[..., Any]
+) -> None:
+    """The same question through every library is asked once, stored once, and answered alike."""
+    body = {"model": "m", "messages": ASK, "stream": False, "options": {"temperature": 0}}
+    found = first(server.url, body)
+    for way in WAYS:
+        assert way(server.url, {**body, "keep_alive": "5m"}) == found
+    assert server.asked == 1
+    assert on.get_stats()["by_type"] == {"ollama.chat": 1}
+
+
+def test_streams_and_whole_answers_share_an_entry(
+    server: ScriptedOllama, on: memoleo.Cache
+) -> None:
+    """A stream is stored, joined for who asks for the whole, and replayed for who streams."""
+    body = {"model": "m", "messages": ASK}
+    with requests.post(f"{server.url}/api/chat", json=body, stream=True) as response:
+        lines = [json.loads(line) for line in response.iter_lines()]
+    text = "".join(line["message"]["content"] for line in lines)
+    for _ in range(2):
+        assert by_httpx(server.url, {**body, "stream": False})["message"]["content"] == text
+        with requests.post(f"{server.url}/api/chat", json=body, stream=True) as response:
+            assert [json.loads(line) for line in response.iter_lines()] == lines
+            assert response.headers["Content-Type"] == "application/x-ndjson"
+        with httpx.Client(verify=False) as client:
+            again = client.post(f"{server.url}/api/chat", json=body).text.splitlines()
+            assert [json.loads(line) for line in again] == lines
+        with ollama.Client(server.url, verify=False) as official:
+            parts = official.chat("m", ASK, stream=True)
+            assert "".join(part.message.content for part in parts) == text
+    assert server.asked == 1
+
+
+def test_who_leaves_with_the_last_part_leaves_the_answer(
+    server: ScriptedOllama, on: memoleo.Cache
+) -> None:
+    """A reader that stops at `done` has read everything; one that stops earlier has not."""
+    body = {"model": "m", "messages": ASK}
+    for wanted, asked in ((False, 1), (True, 2), (True, 2)):
+        with requests.post(f"{server.url}/api/chat", json=body, stream=True) as response:
+            for line in response.iter_lines(chunk_size=1):
+                if json.loads(line)["done"] is wanted:
+                    break
+        assert server.asked == asked
+
+
+def test_a_model_that_changed_is_another_model(server: ScriptedOllama, on: memoleo.Cache) -> None:
+    """After a pull the old answers are not served, through requests either."""
+    body = {"model": "m", "messages": ASK, "stream": False}
+    first = by_requests(server.url, body)
+    server.digests["m:latest"] = "d9"
+    models.clear()
+    assert by_requests(server.url, body) != first
+    assert server.asked == 2
+
+
+def test_loading_and_failures_are_never_stored(server: ScriptedOllama, on: memoleo.Cache) -> None:
+    """Loads and unloads go through each time; a failure once leaves nothing."""
+    for _ in range(2):
+        by_requests(server.url, {"model": "m", "messages": [], "keep_alive": 0})
+    assert server.requests["/api/chat"] == 2
+    server.fail = [500]
+    body = {"model": "m", "messages": ASK, "stream": False}
+    found = [requests.post(f"{server.url}/api/chat", json=body).status_code for _ in range(3)]
+    assert found == [500, 200, 200]
+    assert server.requests["/api/chat"] == 4
+
+
+def test_texts_to_embed(server: ScriptedOllama, on: memoleo.Cache) -> None:
+    """One text is an entry for every client; a batch is one of its own."""
+    url = f"{server.url}/api/embed"
+    one = requests.post(url, json={"model": "m", "input": "a"}).json()["embeddings"]
+    with ollama.Client(server.url, verify=False) as client:
+        assert [list(row) for row in client.embed("m", ["a"]).embeddings] == one
+    assert server.asked == 1
+    for _ in range(2):
+        rows = requests.post(url, json={"model": "m", "input": ["a", "b"]}).json()["embeddings"]
+        assert rows[0] == one[0]
+    assert server.asked == 2
+
+
+def test_answers_are_there_while_the_server_is_down(cache: memoleo.Cache) -> None:
+    """What was asked before is answered after the server has gone."""
+    models.clear()
+    body = {"model": "m", "messages": ASK, "stream": False}
+    with memoleo.enable("requests", rules=["ollama"], cache=cache):
+        with ScriptedOllama() as server:
+            found = by_requests(server.url, body)
+            url = server.url
+        assert by_requests(url, body) == found
+        models.clear()  # as in a new process
+        assert by_requests(url, body) == found
+        with pytest.raises(requests.ConnectionError):
+            by_requests(url, {**body, "messages": [{"role": "user", "content": "new"}]})
+
+
+def test_a_server_that_tells_no_digests(cache: memoleo.Cache) -> None:
+    """Servers that only speak like Ollama are answered for by what was sent to them."""
+    models.clear()
+    with ScriptedHttp() as server, memoleo.enable("requests", rules=["ollama"], cache=cache):
+        server.answers["/api/generate"] = lambda body: {
+            "model": body["model"], "response": body["prompt"].upper(), "done": True,
+            "done_reason": "stop", "number": server.number(),
+        }  # fmt: skip
+        url = f"{server.url}/api/generate"
+        body = {"model": "m", "prompt": "a", "stream": False}
+        server.answers["/api/tags"] = {"nothing": "here"}
+        found = [requests.post(url, json=body).json() for _ in range(4)]
+        assert found[0] == found[1] == found[2] == found[3]
+        models.clear()
+        assert requests.post(url, json=body).json() == found[0]
+        assert server.requests["/api/generate"] == 1
+
+
+async def test_asynchronous_clients(server: ScriptedOllama, on: memoleo.Cache) -> None:
+    """An asynchronous client learns the model as a synchronous one does."""
+    body = {"model": "m", "messages": ASK, "stream": False}
+    async with httpx.AsyncClient(verify=False) as client:
+        first = (await client.post(f"{server.url}/api/chat", json=body)).json()
+        assert (await client.post(f"{server.url}/api/chat", json=body)).json() == first
+        async with client.stream(
+            "POST", f"{server.url}/api/chat", json={**body, "stream": True}
+        ) as r:
+            assert json.loads([line async for line in r.aiter_lines()][-1])["done"]
+    assert by_client(server.url, body) == first
+    assert server.asked == 1
