@@ -78,7 +78,7 @@ def test_streams_and_whole_answers_share_an_entry(
     server: ScriptedOllama, on: memoleo.Cache
 ) -> None:
     """A stream is stored, joined for who asks for the whole, and replayed for who streams."""
-    body = {"model": "m", "messages": ASK}
+    body = {"model": "m", "messages": ASK, "stream": True}
     with requests.post(f"{server.url}/api/chat", json=body, stream=True) as response:
         lines = [json.loads(line) for line in response.iter_lines()]
     text = "".join(line["message"]["content"] for line in lines)
@@ -100,7 +100,7 @@ def test_who_leaves_with_the_last_part_leaves_the_answer(
     server: ScriptedOllama, on: memoleo.Cache
 ) -> None:
     """A reader that stops at `done` has read everything; one that stops earlier has not."""
-    body = {"model": "m", "messages": ASK}
+    body = {"model": "m", "messages": ASK, "stream": True}
     for wanted, asked in ((False, 1), (True, 2), (True, 2)):
         with requests.post(f"{server.url}/api/chat", json=body, stream=True) as response:
             for line in response.iter_lines(chunk_size=1):

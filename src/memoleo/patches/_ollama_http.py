@@ -20,7 +20,7 @@ from memoleo._reader import Missed
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.errors import CodecError
-from memoleo.http_rules._bodies import json_of
+from memoleo.http_rules._bodies import is_lines, json_of
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.http_rules._presets import PRESETS
 from memoleo.http_rules._rule import Rule
@@ -215,7 +215,8 @@ class _WireCodec:
             raise CodecError("an answer that was not read")
         asked = self._question.asked
         parts = parts_of(bytes(value.answer.body))
-        return Stored(parts, streamed=self._question.streamed, asked=asked).pack()
+        streamed = len(parts) > 1 or is_lines(value.answer.header("content-type"))
+        return Stored(parts, streamed=streamed, asked=asked).pack()
 
     def decode(self, payload: bytes) -> Sent:
         """See `Codec.decode`."""
