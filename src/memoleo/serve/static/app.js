@@ -109,9 +109,9 @@ function plot(id, data, lines, { bars, log, format, range }) {
     width: place.clientWidth || 300,
     height: bars ? 150 : 200,
     legend: { show: false },
-    padding: [8, 6, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: { y: false, drag: { x: false }, points: { show: !bars, size: 7 } },
-    scales: { x: { time: true, range: (_, first, last) => around(data[0], first, last, bars) }, y: { range, distr: log ? 3 : 1 } },
+    scales: { x: { time: true, range: (self, first, last) => around(self.data[0], first, last, bars) }, y: { range, distr: log ? 3 : 1 } },
     hooks: { setCursor: [() => legend(id)] },
     axes: [
       { ...axis, grid: { show: false }, space: 70, size: 26, values: clock },
