@@ -34,7 +34,11 @@ _COUNTERS = {
     "refused": ("refused_results", "Results that were not stored"),
     "failures": ("backend_failures", "Operations of the store that failed"),
     "evicted": ("evicted_entries", "Entries removed for lack of room"),
-    "expired": ("expired_entries", "Entries removed for their age"),
+    "expired": ("expired_entries", "Entries found past their time"),
+    "bytes_stored": ("stored_bytes", "Bytes of results that were stored"),
+    "bytes_served": ("served_bytes", "Bytes of results that were answered from the cache"),
+    "verified": ("verified_hits", "Hits that were computed again for comparison"),
+    "differed": ("differing_hits", "Verified hits whose result differed"),
     "tokens_saved": ("saved_tokens", "Tokens that answers without a computation would have cost"),
 }
 _OPERATION_COUNTERS = {
@@ -110,10 +114,8 @@ def _of_types(types: dict[str, dict[str, float]]) -> Iterator[Metric]:
     for name, (suffix, text) in _COUNTERS.items():
         family = CounterMetricFamily(f"memoleo_cache_{suffix}", text, labels=("type",))
         for type, counts in types.items():
-            if name in counts:
-                family.add_metric((type,), counts[name])
-        if family.samples or not types:
-            yield family
+            family.add_metric((type,), counts.get(name, 0))
+        yield family
 
 
 def _of_operations(operations: dict[str, OperationTotals]) -> Iterator[Metric]:
