@@ -18,6 +18,8 @@ import pytest
 import memoleo
 from memoleo import Cache, Metrics, content_cached
 from memoleo._switch import turn
+from memoleo.backends.sqlite import SQLiteBackend
+from memoleo.testing import FakeClock
 
 
 @pytest.fixture
@@ -302,3 +304,65 @@ def test_first_calls_of_many_threads(cache: Cache) -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+class Counting:
+    """A store that counts the lookups in another."""
+
+    remote = False
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.gets = 0
+
+    def get(self, key: bytes) -> Any:
+        self.gets += 1
+        return self._store.get(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_in_a_long_row_of_misses_each_looks_once(tmp_path: Any) -> None:
+    """A batch of new inputs costs one lookup each; what others stored meanwhile is still a hit."""
+    store = Counting(SQLiteBackend(tmp_path / "cache.db"))
+    with (
+        Cache(backend=store, metrics=Metrics()) as cache,  # type: ignore[arg-type]
+        Cache(f"sqlite:///{tmp_path}/cache.db?memory=0", metrics=Metrics()) as other,
+    ):
+
+        def take(x: int) -> list[int]:
+            calls.append(x)
+            return [x]
+
+        calls: list[int] = []
+        here = content_cached(cache=cache, version=1)(take)
+        there = content_cached(cache=other, version=1)(take)
+        for number in range(40):
+            here(number)
+        before = store.gets
+        for number in range(40, 60):
+            here(number)
+        assert store.gets - before == 20
+        there(100)
+        before = store.gets
+        assert (here(100), here(100), here(0)) == ([100], [100], [0])
+        assert (len(calls), store.gets - before) == (61, 3)
+        assert here.cache_info()[:2] == (3, 60)
+
+
+def test_in_a_long_row_of_misses_stale_entries_are_found() -> None:
+    """An entry past its TTL excuses a failure, however many misses came before it."""
+    clock = FakeClock()
+    cache = Cache("memory://", clock=clock, metrics=Metrics())
+
+    @content_cached(cache=cache, ttl=10, stale_if_error=100, ignore=("fails",))
+    def take(x: int, fails: bool = False) -> list[int]:
+        if fails:
+            raise OSError
+        return [x]
+
+    for number in range(40):
+        take(number)
+    clock.advance(20)
+    assert [take(number, fails=True) for number in range(40)] == [[n] for n in range(40)]

@@ -27,7 +27,7 @@ from memoleo._explain import Explanation
 from memoleo._flow import Intent
 from memoleo._hot import compile_call, exchange, stub
 from memoleo._policy import Policy, make_policy
-from memoleo._reader import Missed
+from memoleo._reader import NOTHING, Missed, Streak
 from memoleo._store import Job
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
@@ -85,13 +85,14 @@ class BoundCached(BoundCallable[P, R]):
 class _Attached:
     """What a function keeps for the cache and the settings that it used last."""
 
-    __slots__ = ("cache", "compiled", "counters", "settings")
+    __slots__ = ("cache", "compiled", "counters", "settings", "streak")
 
     def __init__(self, cache: Cache | None, counters: CacheCounters, settings: Any) -> None:
         self.cache = cache
         self.counters = counters
         self.settings = settings
         self.compiled = False
+        self.streak = Streak()
 
 
 class CachedFunction(WrappedCallable[P, R]):
@@ -176,7 +177,7 @@ class CachedFunction(WrappedCallable[P, R]):
             self.__wrapped__,
             self._keyer.parameters if hands_on(self.__wrapped__) else None,
             self._keyer.recipe(args),
-            calls.lookup(job),
+            calls.lookup(job, self._attached.streak),
             keyer=self._keyer,
             cache=self._attached.cache,
             settings=self._attached.settings,
@@ -196,6 +197,10 @@ class CachedFunction(WrappedCallable[P, R]):
     def _turn(
         self, begin: Callable[[Job, Missed], Any], key: bytes, missed: Missed, compute: partial[Any]
     ) -> Any:
+        attached = self._at()
+        # What is stale must be found before there is a lead.
+        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._policy.keep:
+            missed = NOTHING
         return begin(self._job(key, compute), missed)
 
     def _perform(self, job: Job, intent: Intent | None = None) -> Any:

@@ -15,7 +15,7 @@ from memoleo._entry import Entry
 from memoleo._explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
-from memoleo._reader import NOT_LOOKED, Missed, memory_lookup, reader, store_lookup
+from memoleo._reader import NOT_LOOKED, Missed, Streak, memory_lookup, reader, store_lookup
 from memoleo._remembered import Remembered, variant_key
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
@@ -124,7 +124,7 @@ class Calls:
         # Tokens have a price that depends on the model.
         return self.tally.of(policy.type, "" if policy.tokens is None else policy.label)
 
-    def lookup(self, job: Job) -> Fragment | None:
+    def lookup(self, job: Job, streak: Streak) -> Fragment | None:
         """Return the hot path for calls like `job`; `None` if there is none."""
         store = self.store
         backend = store.backend
@@ -134,11 +134,11 @@ class Calls:
             return sampled(memory_lookup(backend, None, job, store.clock))
         if isinstance(backend, TieredBackend) and backend.memory is not None:
             return sampled(memory_lookup(backend.memory, backend, job, store.clock))
-        return sampled(store_lookup(store, job))
+        return sampled(store_lookup(store, job, streak))
 
     def reader(self, job: Job) -> Callable[[bytes], Any] | None:
         """Return the same as a function of the key."""
-        lookup = self.lookup(job)
+        lookup = self.lookup(job, Streak())
         return None if lookup is None else reader(lookup)
 
     def look(self, job: Job) -> Returned | None:

@@ -101,7 +101,8 @@ class Driver:
                 else:
                     answer = turn.at_once(step, replay)
         except StopIteration as stop:
-            turn.end(stop.value)
+            # The collector may have closed the flow of a call that it closes as well.
+            turn.end(stop.value or answer)
         except BaseException:
             turn.land(None, failed=True)
             raise
@@ -156,7 +157,8 @@ class Driver:
                 else:
                     answer = turn.at_once(step, areplay)
         except StopIteration as stop:
-            turn.end(stop.value)
+            # The collector may have closed the flow of a call that it closes as well.
+            turn.end(stop.value or answer)
         except BaseException:
             turn.land(None, failed=True)
             raise

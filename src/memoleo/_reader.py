@@ -18,7 +18,16 @@ from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._auto import ESCAPE, AutoCodec
 from memoleo.codecs._plain import decode_plain
 
-__all__ = ["NOT_LOOKED", "Missed", "memory_lookup", "no_lookup", "reader", "store_lookup"]
+__all__ = [
+    "NOTHING",
+    "NOT_LOOKED",
+    "Missed",
+    "Streak",
+    "memory_lookup",
+    "no_lookup",
+    "reader",
+    "store_lookup",
+]
 
 
 class Missed:
@@ -45,7 +54,42 @@ class Missed:
 
 
 NOT_LOOKED = Missed(False)
-_NOTHING = Missed(True)
+NOTHING = Missed(True)
+
+
+class Streak:
+    """How many misses of one function came in a row.
+
+    Whoever computes a key looks once more after taking the lead. In a long row of misses, as when
+    many inputs are new, that look is the first one too: an earlier one would be in vain, and
+    costs as much as a sixth of a miss.
+
+    Attributes
+    ----------
+    misses
+        how many there were since the last hit
+    """
+
+    __slots__ = ("_hits", "misses")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self._hits = 0
+
+    def is_long(self, hits: int) -> bool:
+        """Count one miss more, and say whether the row is a long one.
+
+        Parameters
+        ----------
+        hits
+            how many hits this thread has counted so far
+        """
+        self.misses = self.misses + 1 if hits == self._hits else 0
+        self._hits = hits
+        return self.misses > _LONG_STREAK
+
+
+_LONG_STREAK = 16
 
 _PLAIN = f"$plain($payload) if $payload[0] != {ESCAPE} else $decode($payload)"
 
@@ -75,7 +119,7 @@ if $entry is not None and $entry.codec == $codec:
 
 _STORE = """\
 $missed = $NOT_LOOKED
-if not $reads.failing:
+if $streak.misses < {long} and not $reads.failing:
  try:
   $entry = $find($key)
  except $Exception as $error:
@@ -99,7 +143,7 @@ def no_lookup() -> Fragment:
     return Fragment("$missed = $NOT_LOOKED", {"NOT_LOOKED": NOT_LOOKED})
 
 
-def store_lookup(store: Store, job: Job) -> Fragment:
+def store_lookup(store: Store, job: Job, streak: Streak) -> Fragment:
     """Return the lookup in a store that answers at once.
 
     Parameters
@@ -108,15 +152,18 @@ def store_lookup(store: Store, job: Job) -> Fragment:
         where entries are looked up
     job
         any call of the function, for what all its calls have in common
+    streak
+        the function's misses in a row: in a long one nothing is looked up
     """
     names = {
         "find": store.backend.get,
         "reads": store.reads,
         "clock": store.clock,
         "Missed": Missed,
-        "NOTHING": _NOTHING,
+        "NOTHING": NOTHING,
+        "streak": streak,
     }
-    return _lookup(_STORE, 5, job, names)
+    return _lookup(_STORE, 5, job, names, long=str(_LONG_STREAK))
 
 
 def memory_lookup(
