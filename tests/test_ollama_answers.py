@@ -337,6 +337,46 @@ async def test_abandoned_and_finished_async_streams(
     await client._client.aclose()
 
 
+async def test_a_cancelled_replay_leaves_the_answer_whole(
+    cache: memoleo.Cache, server: ScriptedOllama
+) -> None:
+    """Replay can be cancelled or closed in the middle, and the next one has all parts."""
+    client = ollama.AsyncClient(server.url, verify=False)
+    wanted = [part async for part in await client.chat("m", ASK, stream=True)]
+    reached = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in await client.chat("m", ASK, stream=True):
+            reached.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(read())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stream = await client.chat("m", ASK, stream=True)
+    assert await stream.__anext__() == wanted[0]
+    await stream.aclose()
+    assert [part async for part in await client.chat("m", ASK, stream=True)] == wanted
+    assert server.asked == 1
+    await client._client.aclose()
+
+
+def test_two_readers_of_one_question(cache: memoleo.Cache, server: ScriptedOllama) -> None:
+    """A stream that is read half, another read whole meanwhile: each gets its own, unmixed."""
+    with opened(server.url) as client:
+        client.generate("m", "other")
+        slow = client.chat("m", ASK, stream=True)
+        first = next(slow)
+        whole = list(client.chat("m", ASK, stream=True))
+        slowly = [first, *slow]
+        again = list(client.chat("m", ASK, stream=True))
+    assert [len(parts) for parts in (whole, slowly, again)] == [4, 4, 4]
+    assert again in (whole, slowly)
+    assert server.asked == 3
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_one_request_for_many_threads(
     cache: memoleo.Cache, server: ScriptedOllama, known: bool

@@ -94,6 +94,11 @@ EMBED: dict[str, Any] = {
     "model": "m", "input": "why?", "truncate": True, "dimensions": 8, "options": {"num_ctx": 512},
 }  # fmt: skip
 
+OLD: dict[str, Any] = {"model": "m", "prompt": "why?", "options": {"num_ctx": 512}}
+JUDGE: dict[str, Any] = {
+    "model": "m", "state": "state", "questions": {"ok": {"type": "noul", "instructions": "Is it?"}},
+}  # fmt: skip
+
 CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *[("chat", CHAT, change) for change in [
         {"model": "n"},
@@ -155,6 +160,17 @@ CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"dimensions": 16},
         {"options": {"num_ctx": 256}},
     ]],
+    *[("embeddings", OLD, change) for change in [
+        {"model": "n"},
+        {"prompt": "how?"},
+        {"options": {"num_ctx": 256}},
+    ]],
+    *[("systemone", JUDGE, change) for change in [
+        {"model": "n"},
+        {"state": "other"},
+        {"questions": {"other": {"type": "noul", "instructions": "Is it?"}}},
+        {"questions": {"ok": {"type": "noul", "instructions": "Is it not?"}}},
+    ] if hasattr(ollama.Client, "systemone")],
 ]  # fmt: skip
 
 
@@ -170,6 +186,29 @@ def test_changing_any_field_changes_the_key(
             pytest.skip(f"messages of ollama {version('ollama')} have no such field")
     assert key(name, **base) == key(name, **base)
     assert key(name, **{**base, **change}) != key(name, **base)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {**CHAT, "new_field": [1]}),
+        ("/api/generate", {**GENERATE, "new_field": {"a": None}}),
+        ("/api/embed", {**EMBED, "new_field": "x"}),
+        ("/api/embeddings", {**OLD, "new_field": True}),
+        ("/v1/systemone", {**JUDGE, "new_field": 1.5}),
+    ],
+)
+def test_each_field_of_a_body_counts(path: str, body: dict[str, Any]) -> None:
+    """Without any single one of its fields, known or new, a body asks something else."""
+    bodies = [body, *({key: body[key] for key in body if key != name} for name in body)]
+    bodies += [{**body, name: [body[name], "changed"]} for name in body if name != "model"]
+    found = [read(path, each) for each in bodies]
+    keys = [question.key(b"server", "digest") for question in found if question is not None]
+    assert len(set(keys)) == len(keys) >= 2 * len(body) - 2
+    for left_out in ({"stream": True}, {"keep_alive": -1}, {"keep_alive": "1h", "stream": False}):
+        again = read(path, {**body, **left_out})
+        assert again is not None
+        assert again.key(b"server", "digest") == keys[0]
 
 
 @pytest.mark.parametrize("name", ["chat", "generate"])

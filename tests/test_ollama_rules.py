@@ -331,6 +331,8 @@ def test_freezing_what_varies_is_said_once(
     assert len(caplog.messages) == 1
     assert "m:latest is asked without a seed" in caplog.text
     assert len([*cache.entries(tag=UNSEEDED)]) == 4
+    counted = cache.metrics.get_stats()["cache"]
+    assert [counted[f"ollama.{verb}"]["unseeded"] for verb in ("chat", "generate")] == [1, 3]
 
 
 @pytest.mark.parametrize(("options", "sampled"), [

@@ -19,6 +19,7 @@ FIELDS = (
     "stale_if_error",
     "corrupt",
     "refused",
+    "unseeded",
     "shared",
     "failures",
     "expired",
@@ -58,6 +59,9 @@ class Cell:
         entries found that did not verify or decode; such a lookup is a miss as well
     refused
         results not stored: `cache_if` said no, or they can't be encoded
+    unseeded
+        answers of a model stored although it was asked to sample without a seed, and would answer
+        differently next time
     failures
         operations of the backend that failed
     expired
@@ -84,6 +88,7 @@ class Cell:
     stale_if_error: int
     corrupt: int
     refused: int
+    unseeded: int
     shared: int
     failures: int
     expired: int

@@ -126,7 +126,11 @@ class Call:
     def _tags(self, model: Model, answer: Any) -> tuple[str, ...]:
         known = model if self.learned is None else self.learned
         found = tags(self.server, self.question.model, known.digest)
-        return (*found, UNSEEDED) if self.decision.sampled else found
+        if not self.decision.sampled:
+            return found
+        tally = self.cache.calls.tally.of(self.decision.type, self.question.model)
+        tally.local.cell.unseeded += 1
+        return (*found, UNSEEDED)
 
     # The model.
 

@@ -32,6 +32,7 @@ _COUNTERS = {
     "stale_if_error": ("stale_if_error", "Failed computations for which an old entry was served"),
     "corrupt": ("corrupt_entries", "Entries that did not verify or decode"),
     "refused": ("refused_results", "Results that were not stored"),
+    "unseeded": ("unseeded_answers", "Stored answers that a model would not give again"),
     "failures": ("backend_failures", "Operations of the store that failed"),
     "evicted": ("evicted_entries", "Entries removed for lack of room"),
     "expired": ("expired_entries", "Entries found past their time"),
