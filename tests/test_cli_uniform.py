@@ -59,6 +59,7 @@ def memoleo(folder: Path, command: str, *options: str) -> subprocess.CompletedPr
         timeout=120,
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    assert "\x1b" not in done.stderr + done.stdout, "colour without a terminal"
     return done
 
 

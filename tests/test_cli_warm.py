@@ -39,6 +39,7 @@ async def ajob(n):
 @content_cached(type="slow jobs")
 def slow(n):
     note(n)
+    print("begun", flush=True)
     while os.path.exists("wait") and n > 2:
         time.sleep(0.01)
     return n
@@ -72,7 +73,7 @@ def warm(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
     child = start(folder, *args, "--json")
     out, err = child.communicate(timeout=120)
     assert "Traceback" not in err, err
-    return child.returncode, json.loads(out)
+    return child.returncode, json.loads(out[out.index("{") :])
 
 
 def write(folder: Path, *lines: object) -> str:
@@ -136,8 +137,8 @@ def halfway(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that has done lines 0 to 2 and hangs in line 3."""
     (folder / "wait").touch()
     child = start(folder, "jobs:slow", write(folder, *range(6)), "--concurrency", "1")
-    while len(calls(folder)) < 4:
-        assert child.poll() is None
+    assert child.stdout is not None
+    assert [child.stdout.readline() for _ in range(4)] == ["begun\n"] * 4
     yield child
     (folder / "wait").unlink(missing_ok=True)
     if child.poll() is None:

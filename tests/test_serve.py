@@ -400,3 +400,45 @@ def test_serve_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert ran.returncode == status
             assert says in ran.stderr
             assert "Traceback" not in ran.stderr
+
+
+# -- without the extra ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"), [("uvicorn", "needs uvicorn"), ("prometheus_client", "prometheus-client")]
+)
+def test_what_is_not_installed_is_named(cache: Cache, missing: str, says: str) -> None:
+    """Without the extra the page still works when mounted, and the rest says what to install."""
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+import asyncio, httpx
+from memoleo.serve import asgi_app
+
+async def ask():
+    transport = httpx.ASGITransport(asgi_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for path in ("/", "/data.json", "/metrics"):
+            answer = await client.get(path)
+            print(answer.status_code, answer.text if answer.status_code == 501 else "")
+
+asyncio.run(ask())
+from memoleo.cli import main
+if {missing!r} == "uvicorn":
+    main(["serve"])
+"""
+    url = f"sqlite:///{cache.get_stats()['path']}"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "MEMOLEO_CACHE": url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = [line.strip() for line in ran.stdout.splitlines()]
+    assert lines[:2] == ["200", "200"]
+    assert "Traceback" not in ran.stderr
+    said = ran.stderr if missing == "uvicorn" else lines[2]
+    assert says in said
+    assert "pip install 'memoleo[serve]'" in said
