@@ -586,3 +586,38 @@ class TestOllama:
         with memoleo.explain() as why:
             client.chat("m", ask)
         assert parts(why[0]) == ["digest of the model"]
+
+
+class TestHTTP:
+    def test_a_request_is_explained_part_by_part(self) -> None:
+        """Of an HTTP request the member of the body, the header or the query that differs is named.
+
+        It is not verified: sending it again is more than computing.
+        """
+        import httpx
+        from scripted_http import ScriptedHttp
+
+        cache = Cache("memory://", metrics=Metrics())
+        with ScriptedHttp() as server, httpx.Client(verify=False) as client:
+            rules = [{"method": "POST", "url": f"{server.url}/*", "type": "scores"}]
+            with memoleo.enable("httpx", rules=rules, cache=cache):
+
+                def ask(path: str = "a", seed: int = 1, **headers: str) -> None:
+                    body = {"text": "why?", "seed": seed}
+                    client.post(f"{server.url}/score?q={path}", json=body, headers=headers)
+
+                ask()
+                with memoleo.explain() as why:
+                    ask()
+                    ask(seed=2)
+                    ask(path="b")
+                    ask(**{"x-mode": "fast"})
+                with memoleo.verify(1.0, per_minute=100):
+                    ask()
+                assert cache.verified(wait=1) == {}
+        assert why[0].outcome == "hit"
+        assert [parts(each) for each in why[1:]] == [
+            ["body['seed']"],
+            ["query['q']"],
+            ["headers['x-mode'], which was not there"],
+        ]

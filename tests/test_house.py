@@ -43,7 +43,7 @@ FLOORS: list[tuple[str, set[str]]] = [
          "_attempts"},
     ),
     ("cache", {"_cache", "_contents", "_default",
-               "_exchanges"}),
+               "_exchange_parts", "_exchanges"}),
     ("doors", {"_cached", "_enable", "_hot", "_retried", "serve",
         "_timed", "launch", "patches", "testing",
          "_map",

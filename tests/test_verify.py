@@ -145,6 +145,36 @@ class TestServing:
         assert found(cache, "outer").differed == 1
         assert inner() == 0
 
+    def test_arguments_are_not_changed_behind_the_callers_back(self, cache: Cache) -> None:
+        """A function that changes its arguments gets copies when it is computed again."""
+
+        @content_cached(cache=cache)
+        def drain(items: list[int], *, more: dict[str, int]) -> int:
+            count = len(items) + len(more)
+            items.clear(), more.clear()
+            return count
+
+        drain([1, 2], more={"a": 1})
+        items, more = [1, 2], {"a": 1}
+        with memoleo.verify(1.0, per_minute=100):
+            assert drain(items, more=more) == 3
+            mine = list(items)
+            items.append(5)  # the caller goes on
+        report = found(cache)
+        assert (report.checked, report.differed) == (1, 0)
+        assert (mine, items, more) == ([1, 2], [1, 2, 5], {"a": 1})
+
+    def test_only_what_is_recent(self, cache: Cache) -> None:
+        """What was found long ago can be left out."""
+        f = content_cached(cache=cache)(str.upper)
+        f("a")
+        with memoleo.verify(1.0, per_minute=100):
+            f("a")
+        settle()
+        cache.calls.store.clock.advance(3600)  # type: ignore[attr-defined]
+        assert "default" in cache.verified(newer_than="2h")
+        assert cache.verified(newer_than="30m") == {}
+
 
 class TestBounds:
     def test_no_more_than_so_many_in_a_minute(self, cache: Cache) -> None:

@@ -325,15 +325,20 @@ class Cache:
         """
         return self.calls.explain_key(address(key))
 
-    def verified(self, wait: float = 0.0) -> dict[str, Verified]:
+    def verified(
+        self, wait: float = 0.0, *, newer_than: Duration | None = None
+    ) -> dict[str, Verified]:
         """Return by type what computing hits again has shown, in all processes; see `verify`.
 
         Parameters
         ----------
         wait
             seconds to wait at most for one that this process is computing in a thread
+        newer_than
+            leaves out processes that verified nothing within this time
         """
-        return self.calls.verifier.report(wait)
+        newer = None if newer_than is None else parse_duration(newer_than, "newer_than")
+        return self.calls.verifier.report(wait, newer)
 
     def export(
         self,

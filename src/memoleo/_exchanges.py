@@ -13,6 +13,7 @@ from memoleo import _settings, _switch
 from memoleo._breaker import Permit, get_breakers
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
+from memoleo._exchange_parts import describe
 from memoleo._fingerprint import fingerprint
 from memoleo._flow import Intent
 from memoleo._policy import Policy
@@ -106,6 +107,7 @@ class Lane:
             cache_if=partial(_acceptable, rule),
             tags=parsed.tags,
             label=f"{'/'.join(sorted(parsed.methods))} {rule.url}",
+            repeatable=False,
         )
         self.counters = cache.calls.tally.of(rule.type)
         job = cache.calls.job(b"", self.policy, _nothing, counters=self.counters, codec=_codec)
@@ -338,6 +340,7 @@ class Exchange:
             counters=lane.counters,
             codec=_codec,
             place=_nowhere if streamed else None,
+            describe=partial(describe, self.rule, self.request, fingerprint),
         )
 
     # The head decides, two hands send.

@@ -22,6 +22,7 @@ from memoleo._events import extras, logger
 from memoleo._interrupts import pass_on
 from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Backend, Notebook
+from memoleo.backends.memory import MemoryBackend
 from memoleo.codecs._secret import secret_from_file
 from memoleo.errors import CodecError
 from memoleo.keys._canonical import Unkeyable, canonical
@@ -125,7 +126,7 @@ class PartsMaker:
     def __init__(self, backend: Backend) -> None:
         self._notes = notebook(backend)
         # What never leaves the process needs no secret that outlives it.
-        self._private = type(backend).__name__ == "MemoryBackend"
+        self._private = isinstance(backend, MemoryBackend)
         self._secret = b""
         self._seed = 0
         self.maker = b""
@@ -147,19 +148,24 @@ class PartsMaker:
                 return b""
             description = describe()
             parts = self.parts(description, previews=level == "previews")
-            self._note(description.portrait, parts.portrait)
-            return _encode(parts)
+            block = _encode(parts)
         except Exception as error:
             pass_on(error)
             # An entry without parts is as good as one with them.
-            if not self._failed:
-                self._failed = True
-                logger.info(
-                    "the parts of keys can't be kept: %r",
-                    error,
-                    extra=extras("no_parts", error=error),
-                )
+            self._blame(error)
             return b""
+        try:
+            self._note(description.portrait, parts.portrait)
+        except Exception as error:
+            self._blame(error)
+        return block
+
+    def _blame(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.info(
+                "the parts of keys can't be kept: %r", error, extra=extras("no_parts", error=error)
+            )
 
     def parts(self, description: Description, *, previews: bool = False) -> Parts:
         """Return the parts of a key."""
@@ -251,6 +257,11 @@ class PartsMaker:
         return found
 
     def _take_secret(self) -> None:
+        with self._lock:
+            if not self._secret:
+                self._take()
+
+    def _take(self) -> None:
         secret = os.urandom(32)
         if not self._private:
             try:
@@ -263,6 +274,7 @@ class PartsMaker:
                 )
         self.maker = hashlib.sha256(b"maker" + secret).digest()[:_ITEM]
         self._seed = int.from_bytes(hashlib.sha256(b"seed" + secret).digest()[:8], "big")
+        # Last of all: others take it as the sign that the rest is there.
         self._secret = secret
 
     def _name(self, portrait: Portrait) -> bytes:

@@ -44,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
         how many tokens a model read and wrote for a result
     essence
         what of a result is compared when it is computed again; `None` for all of it
+    repeatable
+        whether a call may be made again only to compare its result
     """
 
     type: str = "default"
@@ -57,6 +59,7 @@ class Policy(msgspec.Struct, frozen=True):
     label: str = ""
     tokens: Callable[[Any], tuple[int, int]] | None = None
     essence: Callable[[Any], Any] | None = None
+    repeatable: bool = True
 
     @property
     def keep(self) -> float:

@@ -220,6 +220,9 @@ def _frames(
         if mark != _ENTRY:
             raise CorruptEntry(f"{path} was changed: there is no entry where one should begin")
         (length,) = _LENGTH.unpack(_exactly(path, file, _LENGTH.size, seen))
+        if length > os.fstat(file.fileno()).st_size - file.tell():
+            # It would take the memory that it promises.
+            raise CorruptEntry(f"{path} was changed or cut off")
         yield _split(_exactly(path, file, length, seen))
 
 

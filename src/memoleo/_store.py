@@ -25,6 +25,7 @@ from memoleo.metrics._counters import CacheCounters
 __all__ = ["Job", "Store", "said"]
 
 _LATELY = 1024
+_LONGEST = 200
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -247,7 +248,8 @@ class Store:
         """Remember why a call left no entry, for those who ask; the oldest are forgotten first."""
         lately = self.lately
         lately.pop(job.key, None)
-        lately[job.key] = (self.clock(), reason, text)
+        cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        lately[job.key] = (self.clock(), reason, cut)
         while len(lately) > _LATELY:
             try:
                 del lately[next(iter(lately))]

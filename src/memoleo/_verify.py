@@ -9,6 +9,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -279,7 +280,8 @@ class Verifier:
         drawn, _drawn.yes = _drawn.yes or holds.draws(), False
         try:
             fresh = job.freshness.fresh(entry.created, self._store.clock())
-            if not drawn or not fresh or job.place is not None or entry.codec != job.codec.name:
+            sound = job.policy.repeatable and job.place is None
+            if not drawn or not fresh or not sound or entry.codec != job.codec.name:
                 return
             if not self._busy.acquire(blocking=False):
                 return
@@ -288,8 +290,9 @@ class Verifier:
             return
         begun = False
         try:
-            if holds.allows():
-                (self._in_task if in_loop else self._in_thread)(job, entry)
+            own = _with_own_arguments(job)
+            if own is not None and holds.allows():
+                (self._in_task if in_loop else self._in_thread)(own, entry)
                 begun = True
         except Exception as error:
             logger.info("a hit can't be verified: %r", error, extra=said("unverified", job, error))
@@ -307,7 +310,12 @@ class Verifier:
         thread.start()
 
     def _in_task(self, job: Job, entry: Entry) -> None:
-        background(self._aagain(job, entry, self._busy))
+        again = self._aagain(job, entry, self._busy)
+        try:
+            background(again)
+        except BaseException:
+            again.close()
+            raise
 
     def _again(self, job: Job, entry: Entry, busy: threading.Lock) -> None:
         try:
@@ -378,8 +386,17 @@ class Verifier:
             name = self._name + job.policy.type.encode("utf-8", "surrogatepass")
             self._notes.note(VERIFIED, name, _encode((job.policy.type, found)))
 
-    def report(self, wait: float = 0.0) -> dict[str, Verified]:
-        """Return by type what this and other processes found, after so many seconds at most."""
+    def report(self, wait: float, newer: float | None) -> dict[str, Verified]:
+        """Return by type what this and other processes found.
+
+        Parameters
+        ----------
+        wait
+            seconds to wait at most for what is being computed
+        newer
+            leave out processes that found nothing within so many seconds
+        """
+        since = float("-inf") if newer is None else self._store.clock() - newer
         busy = self._busy
         if wait > 0 and busy.acquire(timeout=wait):
             busy.release()
@@ -390,12 +407,41 @@ class Verifier:
         for block in blocks:
             with suppress(msgspec.MsgspecError):
                 type, found = _decode(block)
-                report.setdefault(type, Verified()).add(found)
+                if found.last >= since:
+                    report.setdefault(type, Verified()).add(found)
         return report
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, Verified]).decode
+
+
+_CHANGEABLE = (list, dict, set, bytearray, deque)
+
+
+def _with_own_arguments(job: Job) -> Job | None:
+    """Return a call with copies of what its caller may change, and it might; `None` if it can't be.
+
+    The caller goes on with its own while the call is computed again.
+    """
+    compute = job.compute
+    if type(compute) is not partial:
+        return job
+    arguments = (*compute.args, *compute.keywords.values())
+    if not any(isinstance(value, _CHANGEABLE) for value in arguments):
+        return job
+
+    def own(value: Any) -> Any:
+        return copy.deepcopy(value) if isinstance(value, _CHANGEABLE) else value
+
+    import copy
+
+    try:
+        keywords = {name: own(value) for name, value in compute.keywords.items()}
+        again = partial(compute.func, *map(own, compute.args), **keywords)
+    except Exception:
+        return None
+    return msgspec.structs.replace(job, compute=again)
 
 
 def _encodes_to(job: Job, value: Any, payload: bytes) -> bool:

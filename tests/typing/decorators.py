@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memoleo import Cache, CachedFunction, StoredEntry, content_cached, retried, timed, timer
+from memoleo import (
+    Cache,
+    CachedFunction,
+    Explanation,
+    StoredEntry,
+    content_cached,
+    retried,
+    timed,
+    timer,
+)
 from memoleo.keys import Key
 from memoleo.metrics import Metrics
 
@@ -29,6 +38,7 @@ assert_type(bare.bypass("a"), dict[str, int])
 assert_type(bare.refresh("a", count=3), dict[str, int])
 assert_type(bare.cache_key("a"), Key)
 assert_type(bare.peek("a"), StoredEntry | None)
+assert_type(bare.explain("a"), Explanation)
 assert_type(bare.invalidate("a"), bool)
 assert_type(bare.cache_info().hits, int)
 bare.cache_clear()

@@ -9,6 +9,7 @@ import msgspec
 
 from memoleo._verify import Verified
 from memoleo.cli._common import cache_option, console, json_option, open_cache, print_json
+from memoleo.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -19,16 +20,20 @@ __all__ = ["command"]
     epilog="Example: memoleo verify --type emotion_scoring --json",
 )
 @click.option("--type", "type_", metavar="TYPE", help="Only this type.")
+@click.option("--newer-than", metavar="AGE", help="Only programs that verified within this time.")
 @cache_option
 @json_option
-def command(type_: str | None, url: str | None, as_json: bool) -> int:
+def command(type_: str | None, newer_than: str | None, url: str | None, as_json: bool) -> int:
     """Show how often hits that were computed again turned out differently, and in what.
 
     Programs compute a sample of their hits again where it is switched on, by `memoleo.verify` or by
     the setting caching.verify. The status is 1 if a result differed.
     """
     with open_cache(url) as cache:
-        found = cache.verified()
+        try:
+            found = cache.verified(newer_than=newer_than)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from None
     if type_ is not None:
         found = {name: each for name, each in found.items() if name == type_}
     if as_json:

@@ -11,7 +11,7 @@ from memoleo.http_rules._messages import Request
 from memoleo.http_rules._rule import Rule
 from memoleo.http_rules._urls import place_of
 
-__all__ = ["caller_of", "key_of", "matches", "secrets_of"]
+__all__ = ["caller_of", "counted_headers", "counted_query", "key_of", "matches", "secrets_of"]
 
 _DOMAIN = b"memoleo:http:1"
 _SHORTEST_SECRET = 8
@@ -60,9 +60,13 @@ def key_of(
         b"verified" if request.verified else b"unverified",
         kind.encode(),
         content,
-        *_query(rule, place.query),
+        *[field.encode() for field in counted_query(rule, place.query)],
         b"headers",
-        *_headers(rule, request),
+        *[
+            text.encode("utf-8", "surrogateescape")
+            for header in counted_headers(rule, request)
+            for text in header
+        ],
         b"caller",
         fingerprint(caller_of(request)) if rule.per_caller else b"",
     ]
@@ -73,7 +77,7 @@ def _frame(part: bytes) -> bytes:
     return len(part).to_bytes(8, "big") + part
 
 
-def _query(rule: Rule, query: str) -> list[bytes]:
+def counted_query(rule: Rule, query: str) -> list[str]:
     """Return the fields of a query that count, by name; those of one name keep their order."""
     if not query:
         return []
@@ -81,10 +85,11 @@ def _query(rule: Rule, query: str) -> list[bytes]:
     kept = [each for each in fields if each[0] not in rule.parsed.params]
     if not rule.per_caller:
         kept = [each for each in kept if not is_credential(each[0].lower())]
-    return ["".join(each).encode() for each in sorted(kept, key=lambda each: each[0])]
+    return ["".join(each) for each in sorted(kept, key=lambda each: each[0])]
 
 
-def _headers(rule: Rule, request: Request) -> list[bytes]:
+def counted_headers(rule: Rule, request: Request) -> list[tuple[str, str]]:
+    """Return the headers that count, by name in small letters."""
     counted, uncounted = rule.parsed.counted, rule.parsed.uncounted
     found: list[tuple[str, str]] = []
     for name, value in request.headers:
@@ -98,7 +103,7 @@ def _headers(rule: Rule, request: Request) -> list[bytes]:
         ):
             found.append((lower, value.strip()))
     found.sort(key=lambda each: each[0])
-    return [text.encode("utf-8", "surrogateescape") for each in found for text in each]
+    return found
 
 
 def caller_of(request: Request) -> list[bytes]:

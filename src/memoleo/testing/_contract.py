@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memoleo._entry import Entry
-from memoleo.backends._protocol import Backend, BackendStats
+from memoleo.backends._protocol import Backend, BackendStats, Notebook
 from memoleo.errors import BackendError
 
 __all__ = ["BackendContract"]
@@ -196,6 +196,19 @@ class BackendContract:
         assert stats.entries == 6
         assert stats.by_type == {"a": 3, "b": 3}
         assert stats.bytes > 0
+
+    def test_notes_are_no_entries(self) -> None:
+        """A store that keeps notes returns them, the last one of a name, and counts none."""
+        if not isinstance(self.backend, Notebook):
+            return
+        for block in (b"old", b"new"):
+            self.backend.note("room", b"name", block)
+        self.backend.note("other", b"name", b"apart")
+        assert self.backend.notes("room") == [(b"name", b"new")]
+        assert self.backend.notes("empty") == []
+        assert self.backend.stats().entries == 0
+        assert self.backend.clear() == 0
+        assert self.backend.gone(_key(1)) is None
 
     def test_a_lease_can_be_released_twice(self) -> None:
         """A free key is granted, and again after its release."""
