@@ -8,6 +8,7 @@ wait until no thread is inside: SQLite's own mutexes would stay locked in the ch
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -163,6 +164,20 @@ class Connections:
             self.local.link = link
         return link
 
+    def spare(self) -> Link:
+        """Return a further connection; whoever asked for it closes it.
+
+        Raises
+        ------
+        BackendError, sqlite3.Error
+            the file can't be opened
+        """
+        with _opening:
+            link = self._open_soon()
+        with self._lock:
+            self._links.add(link)
+        return link
+
     @property
     def is_open(self) -> bool:
         """Whether any thread has one."""
@@ -304,11 +319,16 @@ class Connections:
         # a reference from here, their connections would be closed then.
         self._inherited = list(self._links)
         for link in self._inherited:
-            self._hold(link.lock, deadline)
+            # A child inherits SQLite's count of readers, but not the locks that it stands for.
+            if self._hold(link.lock, deadline) and link.raw is not None and link.raw.in_transaction:
+                with contextlib.suppress(Exception):
+                    link.execute("ROLLBACK")
 
-    def _hold(self, lock: Any, deadline: float) -> None:
-        if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    def _hold(self, lock: Any, deadline: float) -> bool:
+        held: bool = lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if held:
             self._held.append(lock)
+        return held
 
     def _after_fork_in_parent(self) -> None:
         while self._held:

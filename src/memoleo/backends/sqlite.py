@@ -17,6 +17,7 @@ from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_count, parse_duration, parse_size
 from memoleo.backends._protocol import BackendStats, Lease
+from memoleo.backends._sqlite_anchor import Anchor
 from memoleo.backends._sqlite_care import Room, clear_in_steps, compact, examine
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_runner import Runner, Unready
@@ -91,6 +92,7 @@ class SQLiteBackend:
         self.max_entries = None if max_entries is None else parse_count(max_entries)
         self._runner = Runner(self.path, parse_duration(timeout, "timeout"))
         self._connections = self._runner.connections
+        self._anchor = Anchor(self._connections)
         self._room = Room(self.max_bytes, max_entries)
         self.evictions = self._room.evictions
         self._touched: deque[bytes] = deque(maxlen=8192)
@@ -111,9 +113,11 @@ class SQLiteBackend:
                 if link.watch() != link.length or _now() >= runner.next_look:
                     raise Unready
                 row = link.execute(GET, (key,)).fetchone()
+            self._anchor.reads += 1
         except Exception as error:
             failure = Unready() if type(error) is AttributeError else error
         if failure is not None:
+            self._anchor.consider()
             try:
                 row = runner.run(partial(_find, key), failure)
             finally:
