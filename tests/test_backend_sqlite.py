@@ -319,3 +319,54 @@ def test_a_call_leaves_no_reference_cycle(path: Path) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def fill(store: SQLiteBackend, count: int, size: int) -> None:
+    """Store many entries quickly, each used at the second of its number."""
+    store.set(key(0), entry(0))
+    link = store._connections.local.link
+    link.execute("BEGIN")
+    link.cursor.executemany(
+        "INSERT INTO entries (key, type, label, created, expires, used, block) "
+        "VALUES (?, 't', '', ?, ?, ?, ?)",
+        (
+            (b"%032d" % number, time.time(), time.time() + 3600.0, float(number), b"x" * size)
+            for number in range(1, count)
+        ),
+    )
+    link.execute("COMMIT")
+
+
+def test_choosing_what_goes_from_a_large_store_looks_at_a_part(tmp_path: Path) -> None:
+    """However large a store is, one call never looks at all of it to find what was used least."""
+    steps: list[int] = []
+    for count in (25_000, 100_000):
+        store = SQLiteBackend(tmp_path / f"{count}.db")
+        fill(store, count, 20)
+        link = store._connections.local.link
+        ticks: list[None] = []
+        link.raw.set_progress_handler(lambda ticks=ticks: ticks.append(None), 1000)
+        chosen = store._room._choose(link)
+        link.raw.set_progress_handler(None, 1000)
+        steps.append(len(ticks))
+        assert 0 < len(chosen) <= 2048
+        store.close()
+    assert steps[1] <= 1.1 * steps[0]
+
+
+def test_a_large_store_keeps_its_limit_and_what_is_in_use(tmp_path: Path) -> None:
+    """Beyond its limit a store of many entries loses old ones, round by round, and none in use."""
+    store = SQLiteBackend(tmp_path / "cache.db", max_bytes=8 * 1024**2)
+    fill(store, 30_000, 200)
+    link = store._connections.local.link
+    kept = [b"%032d" % number for number in range(1, 30_000, 100)]
+    link.cursor.executemany(
+        "UPDATE entries SET used = ? WHERE key = ?", [(time.time(), one) for one in kept]
+    )
+    for number in range(100):
+        store.set(key(1000 + number), entry(number, 20_000))
+    assert store.stats().bytes <= 9 * 1024**2
+    left = {row[0] for row in link.execute("SELECT key FROM entries").fetchall()}
+    assert len(left & set(kept)) == len(kept)
+    assert store.stats().evicted > 1000
+    store.close()

@@ -27,6 +27,7 @@ _NOTE_SHARE = 32_768
 _STEP = 256
 _STEP_TIME = 0.02
 _CHOSEN = 20_000
+_LOOKED_AT = 8192
 _MAKE_FOR = 0.1
 _VACUUM_PAGES = 256
 _VACUUM_FOR = 0.25
@@ -65,6 +66,7 @@ class Room:
         self._uncounted = 0
         self._granted = 0
         self._doomed: list[tuple[int, int]] = []
+        self._hand = 0
         self._next_touch = time.monotonic() + _TOUCH_EVERY
         self.bytes_left = 0
         self.entries_left = 0
@@ -119,8 +121,8 @@ class Room:
     def make(self, runner: Runner, used: Callable[[], list[bytes]]) -> None:
         """Remove what expired, then what was least recently used, until there is room.
 
-        A tenth of a larger store is chosen at once, so that choosing is rare, and removed in
-        steps over the next calls, so that none takes long.
+        Many are chosen at once, so that choosing is rare, and removed in steps over the next
+        calls, so that none takes long.
         """
         deadline = time.monotonic() + _MAKE_FOR
         while self.is_short and time.monotonic() < deadline:
@@ -138,12 +140,37 @@ class Room:
                 return
 
     def _choose(self, link: Link) -> list[tuple[int, int]]:
-        self._entries, self._uncounted = count(link), 0
+        # Of a large store only a part is looked at, so that no call waits for a scan.
+        some = "SELECT count(*) FROM (SELECT 1 FROM entries LIMIT ?)"
+        (entries,) = link.execute(some, (_CHOSEN + 1,)).fetchone()
+        if entries > _CHOSEN:
+            self._entries = max(self._entries, entries)
+            return self._choose_from_next(link)
+        self._entries, self._uncounted = entries, 0
         chosen = min(_CHOSEN, max(_STEP, self._entries // 10))
         return link.execute(
             "SELECT id, length(block) FROM entries ORDER BY expires <= ? DESC, used LIMIT ?",
             (time.time(), chosen),
         ).fetchall()
+
+    def _choose_from_next(self, link: Link) -> list[tuple[int, int]]:
+        """Choose a quarter of the next few thousand entries, in the order they were stored.
+
+        A hand goes round, as in the CLOCK approximation of least recent use: what was used since
+        it came by last is passed over for what was not.
+        """
+        now = time.time()
+        for start in (self._hand, 0):
+            rows = link.execute(
+                "SELECT id, length(block), used, expires FROM entries "
+                "WHERE id > ? ORDER BY id LIMIT ?",
+                (start, _LOOKED_AT),
+            ).fetchall()
+            if rows:
+                break
+        self._hand = rows[-1][0] if rows else 0
+        rows.sort(key=lambda row: (row[3] > now, row[2]))
+        return [(number, size) for number, size, _, _ in rows[: max(_STEP, len(rows) // 4)]]
 
     def _take_batch(self) -> list[tuple[int]]:
         """Take as many as have to go; in a large store rather a whole step."""
