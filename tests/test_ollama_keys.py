@@ -434,6 +434,23 @@ def test_credentials_cannot_be_guessed_from_what_is_stored(
     assert place() == place()
 
 
+def test_a_way_to_authenticate_does_not_hide_a_header() -> None:
+    """Somebody's own `httpx.Auth` may leave the headers as they are, so these count beside it."""
+
+    class Signed(httpx.Auth):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    places = {
+        place(auth=Signed(name), headers={"Authorization": f"Bearer {token}"})
+        for name in "ab"
+        for token in "ab"
+    }
+    assert len(places) == 4
+    basic = {place(auth=("u", "p"), headers={"Authorization": f"Bearer {token}"}) for token in "ab"}
+    assert len(basic) == 1
+
+
 def test_unreadable_credentials_are_not_cached() -> None:
     """Somebody's own way to authenticate, whose content can't be compared, is not guessed at."""
 

@@ -403,9 +403,11 @@ def test_a_busy_server_is_asked_again(
             ask("chat", "m", [*ASK, *ASK])
         before = server.requests["/api/chat"]
         server.fail = [503, 500]
+        counted = memoleo.get_metrics().get_stats().get("ollama", {}).get("retries", 0)
         answer = ask("chat", "m", ASK, stream=stream)
         assert ask("chat", "m", ASK, stream=stream) == answer
     assert server.requests["/api/chat"] - before == 3
+    assert memoleo.get_metrics().get_stats()["ollama"]["retries"] == counted + 2
 
 
 def test_a_failure_that_lasts_is_the_clients_own(

@@ -124,6 +124,11 @@ async def _astream(request: Request, kwargs: Mapping[str, Any]) -> AsyncGenerato
         await source.aclose()
 
 
+for _function in (_send, _asend, _stream, _astream):
+    # The operation under which further attempts are counted.
+    _function.__qualname__ = "ollama"
+
+
 class Sending:
     """Sends requests.
 

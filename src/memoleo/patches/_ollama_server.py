@@ -176,7 +176,9 @@ def _signs(http: Any) -> list[Sign] | None:
     signs = list(_headers(http.headers.raw))
     if http.auth is not None:
         try:
-            signs = [*_without_authorization(signs), _auth(http.auth)]
+            sign = _auth(http.auth)
+            # Basic authentication replaces that header; what others do with it isn't known.
+            signs = [*(_without_authorization(signs) if sign[0] == b"header" else signs), sign]
         except Exception:
             return None
     elif http.base_url.userinfo:
