@@ -44,7 +44,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ),
     ("cache", {"_cache", "_contents", "_default",
                "_exchange_parts", "_exchanges"}),
-    ("doors", {"_cached", "_enable", "_hot", "_retried", "serve",
+    ("doors", {"_cached", "otel", "_enable", "_hot", "_retried", "serve",
         "_timed", "launch", "patches", "testing",
          "_map",
          "http"}),
@@ -54,7 +54,7 @@ FLOORS: list[tuple[str, set[str]]] = [
 # What a program that only imports memoleo must not pay for.
 HEAVY = {
     "aiohttp", "asyncio", "attrs", "backoff", "click", "concurrent", "email", "http", "httpx",
-    "json", "multiprocessing", "numpy", "ollama", "pydantic", "redis", "requests", "rich",
+    "json", "multiprocessing", "numpy", "ollama", "opentelemetry", "pydantic", "redis", "requests", "rich",
     "selectors", "socket", "sqlite3", "ssl", "starlette", "subprocess", "tomllib", "unittest",
     "uvicorn", "wrapt", "xllamacpp",
 }  # fmt: skip

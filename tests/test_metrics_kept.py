@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoleo import Cache, Metrics, content_cached
+from memoleo import Cache, Metrics, content_cached, enable
 from memoleo.config import Savings
 from memoleo.errors import BackendError, ConfigError
 from memoleo.metrics import clear_metrics, read_metrics, read_savings
@@ -538,6 +538,33 @@ class TestSavings:
         prices = Savings(tokens={"phi3*": 1.0, "phi*": 50.0, "chat": 10.0})
         assert savings_of(totals, prices)["total"]["money"] == pytest.approx(1.0 + 10.0 + 10.0)
         assert savings_of(totals, Savings(tokens={"gpt*": 1.0}))["total"]["money"] is None
+
+    def test_tokens_of_a_patched_client(self, tmp_path, monkeypatch):
+        """A hit of a model saves what its tokens cost, in this process and in the file."""
+        import ollama
+        from scripted_ollama import ScriptedOllama
+
+        config = tmp_path / "memoleo.toml"
+        config.write_text(
+            '[savings]\ncurrency = "EUR"\n[savings.tokens]\n"m:*" = 2_000_000\n"other" = 1\n'
+        )
+        url = f"sqlite:///{tmp_path}/cache.db"
+        with (
+            ScriptedOllama() as server,
+            Cache(url, metrics=Metrics()) as cache,
+            enable("ollama", cache=cache, config=config),
+        ):
+            client = ollama.Client(host=server.url)
+            for _ in range(3):
+                client.chat("m", [{"role": "user", "content": "hi"}], options={"seed": 1})
+            client._client.close()
+            cache.metrics.flush()
+            saved = read_savings(url)["today"]
+        chat = saved["types"]["ollama.chat"]
+        assert chat["runs"] == 2
+        assert chat["tokens"] > 0
+        assert chat["money"] == pytest.approx(2.0 * chat["tokens"])
+        assert saved["currency"] == "EUR"
 
     def test_types_add_up(self):
         """The total is the sum of the types."""

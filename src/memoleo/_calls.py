@@ -122,7 +122,7 @@ class Calls:
 
     def _counters(self, policy: Policy) -> CacheCounters:
         # Tokens have a price that depends on the model.
-        return self.tally.of(policy.type, "" if policy.tokens is None else policy.label)
+        return self.tally.of(policy.type, policy.label if policy.operation else "")
 
     def lookup(self, job: Job, streak: Streak) -> Fragment | None:
         """Return the hot path for calls like `job`; `None` if there is none."""

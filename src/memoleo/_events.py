@@ -55,6 +55,9 @@ class Event(msgspec.Struct, frozen=True):
         the exception behind it
     tokens
         what a model read and wrote for it
+    provider, operation
+        whom a model was asked and what for, by OpenTelemetry's conventions for generative AI,
+        such as "ollama" and "chat"; `label` is then the model's name
     """
 
     outcome: str
@@ -64,6 +67,8 @@ class Event(msgspec.Struct, frozen=True):
     ms: float = 0.0
     error: BaseException | None = None
     tokens: tuple[int, int] = (0, 0)
+    provider: str = ""
+    operation: str = ""
 
 
 Hook = Callable[[Event], None]

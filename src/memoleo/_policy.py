@@ -42,6 +42,9 @@ class Policy(msgspec.Struct, frozen=True):
         what computes the result, for people: a qualified name
     tokens
         how many tokens a model read and wrote for a result
+    provider, operation
+        whom a model is asked and what for, by OpenTelemetry's conventions for generative AI,
+        such as "ollama" and "chat"; `label` is then the model's name. Empty for other calls
     essence
         what of a result is compared when it is computed again; `None` for all of it
     repeatable
@@ -58,6 +61,8 @@ class Policy(msgspec.Struct, frozen=True):
     codec: Codec | None = None
     label: str = ""
     tokens: Callable[[Any], tuple[int, int]] | None = None
+    provider: str = ""
+    operation: str = ""
     essence: Callable[[Any], Any] | None = None
     repeatable: bool = True
 

@@ -328,7 +328,18 @@ class Store:
         """Tell the hooks what happened."""
         if self.hooks or _events.listeners:
             policy = job.policy
-            tell(self.hooks, Event(outcome, policy.type, policy.label, job.key, ms, error, tokens))
+            event = Event(
+                outcome,
+                policy.type,
+                policy.label,
+                job.key,
+                ms,
+                error,
+                tokens,
+                policy.provider,
+                policy.operation,
+            )
+            tell(self.hooks, event)
 
     def tell_call(
         self, job: Job, ms: float, value: Any = None, error: BaseException | None = None

@@ -102,6 +102,8 @@ class Call:
             cache_if=self.complete,
             label=question.model,
             tokens=tokens,
+            provider="ollama",
+            operation=question.verb.operation,
             essence=essence,
         )
         if codec is None:

@@ -66,11 +66,14 @@ class Verb(msgspec.Struct, frozen=True):
         the category of its answers
     asks
         whether a body asks for anything; without, the server only loads or unloads the model
+    operation
+        what OpenTelemetry's conventions for generative AI call it
     """
 
     path: str
     type: str
     asks: Callable[[dict[str, Any]], Any]
+    operation: str
 
 
 def _asking(field: str) -> Callable[[dict[str, Any]], Any]:
@@ -80,11 +83,11 @@ def _asking(field: str) -> Callable[[dict[str, Any]], Any]:
 VERBS = {
     verb.path: verb
     for verb in (
-        Verb("/api/chat", "ollama.chat", _asking("messages")),
-        Verb("/api/generate", "ollama.generate", _asking("prompt")),
-        Verb(EMBED, "ollama.embed", _asking("input")),
-        Verb("/api/embeddings", "ollama.embed", _asking("prompt")),
-        Verb("/v1/systemone", "ollama.systemone", _asking("questions")),
+        Verb("/api/chat", "ollama.chat", _asking("messages"), "chat"),
+        Verb("/api/generate", "ollama.generate", _asking("prompt"), "text_completion"),
+        Verb(EMBED, "ollama.embed", _asking("input"), "embeddings"),
+        Verb("/api/embeddings", "ollama.embed", _asking("prompt"), "embeddings"),
+        Verb("/v1/systemone", "ollama.systemone", _asking("questions"), "systemone"),
     )
 }
 
