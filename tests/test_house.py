@@ -54,9 +54,9 @@ FLOORS: list[tuple[str, set[str]]] = [
 # What a program that only imports memoleo must not pay for.
 HEAVY = {
     "aiohttp", "asyncio", "attrs", "backoff", "click", "concurrent", "email", "http", "httpx",
-    "json", "multiprocessing", "numpy", "ollama", "opentelemetry", "pydantic", "redis", "requests", "rich",
-    "selectors", "socket", "sqlite3", "ssl", "starlette", "subprocess", "tomllib", "unittest",
-    "uvicorn", "wrapt", "xllamacpp",
+    "json", "multiprocessing", "numpy", "ollama", "opentelemetry", "pydantic", "redis", "requests",
+    "rich", "selectors", "socket", "sqlite3", "ssl", "starlette", "subprocess", "tomllib",
+    "unittest", "uvicorn", "wrapt", "xllamacpp",
 }  # fmt: skip
 
 
