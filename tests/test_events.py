@@ -205,6 +205,17 @@ def test_waiting_for_a_run_saves_no_time(cache, outcome):
     assert counts["bytes_served"] == 6
 
 
+def test_what_a_hit_takes_is_measured(tmp_path):
+    """The time of hits is estimated from a look at what was stored, in every kind of store."""
+    for url in ("memory://", f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db?memory=0"):
+        cache = Cache(url, metrics=Metrics())
+        upper = content_cached("t", cache=cache)(str.upper)
+        upper("a"), upper("a"), upper("a")
+        counts = cache.metrics.get_stats()["cache"]["t"]
+        assert 0 < counts["hit_ms"] < 100
+        cache.close()
+
+
 class TestLogging:
     def log_calls(self):
         levels = {"debug", "info", "warning", "error", "exception", "log"}

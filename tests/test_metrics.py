@@ -178,6 +178,18 @@ class TestCounters:
         assert summary["lookups"] == 10
         assert summary["hit_rate"] == 80.0
 
+    def test_saved_less_the_hits(self):
+        """What the hits themselves took is no saving, and hits can't save less than nothing."""
+        counters = CacheCounters()
+        child = counters.child()
+        child.local.cell.hits += 10
+        child.local.cell.saved_ms += 100.0
+        child.pace.ms = 0.5
+        for each in (counters, child):
+            assert (each.summary()["hit_ms"], each.summary()["saved_ms"]) == (5.0, 95.0)
+        child.pace.ms = 50.0
+        assert counters.summary()["saved_ms"] == 0.0
+
     def test_types(self):
         """Counts are ints and times are floats, so that JSON shows them as such."""
         counts = CacheCounters().snapshot()

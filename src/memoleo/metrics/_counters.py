@@ -9,7 +9,7 @@ from collections.abc import Callable
 from memoleo._platform import renew_after_fork
 from memoleo.metrics._keeper import keeper
 
-__all__ = ["FIELDS", "CacheCounters", "Cell", "summarized"]
+__all__ = ["FIELDS", "CacheCounters", "Cell", "Pace", "summarized"]
 
 FIELDS = (
     "hits",
@@ -25,6 +25,7 @@ FIELDS = (
     "expired",
     "evicted",
     "saved_ms",
+    "hit_ms",
     "tokens_saved",
     "bytes_stored",
     "bytes_served",
@@ -34,6 +35,15 @@ FIELDS = (
     "verified",
     "differed",
 )
+
+
+class Pace:
+    """How many milliseconds a hit takes, as it was last measured; 0 if it never was."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self) -> None:
+        self.ms = 0.0
 
 
 class Cell:
@@ -71,6 +81,8 @@ class Cell:
     saved_ms, tokens_saved
         what the answers without a run would have cost, in milliseconds and in tokens; those who
         waited for another's run saved the less time
+    hit_ms
+        what the hits themselves took, estimated from samples
     bytes_stored, bytes_served
         the encoded size of what was stored, and of what was answered without a run
     would_hit, would_miss, would_save_ms
@@ -79,7 +91,7 @@ class Cell:
         hits that were computed again to be compared, and those whose result was another
     """
 
-    __slots__ = (*FIELDS, "_presence")
+    __slots__ = (*(name for name in FIELDS if name != "hit_ms"), "_pace", "_presence")
 
     hits: int
     misses: int
@@ -103,10 +115,16 @@ class Cell:
     verified: int
     differed: int
 
-    def __init__(self, presence: weakref.ref[_Presence]) -> None:
+    def __init__(self, presence: weakref.ref[_Presence], pace: Pace) -> None:
         for name in FIELDS:
-            setattr(self, name, 0)
+            if name != "hit_ms":
+                setattr(self, name, 0)
         self._presence = presence
+        self._pace = pace
+
+    @property
+    def hit_ms(self) -> float:
+        return self.hits * self._pace.ms
 
     @property
     def in_use(self) -> bool:
@@ -153,6 +171,7 @@ class CacheCounters:
         # Each cell with what it held when counting began; a cell may serve a parent as well.
         self._cells: dict[Cell, tuple[float, ...]] = {}
         self._gone = [0.0] * len(FIELDS)
+        self.pace = Pace()
         self._in_use = False
         self.local = _Local(self._new_cell)
         self._in_use = True
@@ -166,7 +185,7 @@ class CacheCounters:
         return CacheCounters(self)
 
     def _new_cell(self, presence: _Presence) -> Cell:
-        cell = Cell(weakref.ref(presence))
+        cell = Cell(weakref.ref(presence), self.pace)
         counters: CacheCounters | None = self
         while counters is not None:
             with counters._lock:
@@ -233,7 +252,7 @@ def _add(sums: list[float], values: tuple[float, ...], since: tuple[float, ...])
 
 
 def summarized(counts: dict[str, float]) -> dict[str, float]:
-    """Return counters with `lookups` and `hit_rate` beside them.
+    """Return counters with `lookups` and `hit_rate` beside them, and `saved_ms` less `hit_ms`.
 
     `hit_rate` is the percentage of lookups that were answered without running the function for
     them: ``100 * (hits + stale + shared) / (hits + stale + shared + misses)``.
@@ -241,6 +260,7 @@ def summarized(counts: dict[str, float]) -> dict[str, float]:
     rest = {**_NOTHING, **counts}
     answered = rest["hits"] + rest["stale"] + rest["shared"]
     lookups = answered + rest["misses"]
+    rest["saved_ms"] = max(0.0, rest["saved_ms"] - rest["hit_ms"])
     return {
         "hits": rest.pop("hits"),
         "misses": rest.pop("misses"),

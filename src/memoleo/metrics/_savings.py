@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from memoleo.config import Savings
+from memoleo.metrics._counters import summarized
 from memoleo.metrics._totals import Counts, Totals
 
 __all__ = ["savings_of"]
@@ -44,7 +45,7 @@ def savings_of(totals: Totals, prices: Savings) -> dict[str, Any]:
 
 
 def _of_type(type: str, counts: Counts, totals: Totals, prices: Savings) -> dict[str, Any]:
-    ms = counts.get("saved_ms", 0.0)
+    ms = summarized(counts)["saved_ms"]
     tokens = counts.get("tokens_saved", 0)
     kwh = None if prices.watts is None else ms / _MS_PER_HOUR * prices.watts / 1000
     return {
