@@ -11,7 +11,7 @@ from memoleo._cache import Cache
 from memoleo._cached import content_cached
 from memoleo._callable import WrappedCallable
 from memoleo._decorating import kind_of
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._targets import Target
 from memoleo._timed import timed
 from memoleo.errors import ConfigError, KeyingError
@@ -108,7 +108,12 @@ def _guarded(run: Callable[..., Any], original: Callable[..., Any]) -> Callable[
         if not noted:
             noted.append(True)
             name = getattr(original, "__qualname__", repr(original))
-            logger.warning("%s is not cached where it can't be keyed: %s", name, error)
+            logger.warning(
+                "%s is not cached where it can't be keyed: %s",
+                name,
+                error,
+                extra=extras("unkeyed", label=name, error=error),
+            )
 
     if kind_of(original) == "async":
 

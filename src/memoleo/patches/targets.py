@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from memoleo._cache import Cache
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._imports import forget_import, initializing, on_import
 from memoleo._patch import Patch
 from memoleo._targets import Target
@@ -258,4 +258,4 @@ def _tell(said: str) -> None:
     try:
         warnings.warn(f"memoleo.enable: {said}", RuntimeWarning, stacklevel=6)
     except RuntimeWarning:
-        logger.warning("%s", said)
+        logger.warning("%s", said, extra=extras("not_patched"))
