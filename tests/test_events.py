@@ -157,6 +157,26 @@ class TestListening:
         job = cache.calls.job(b"", upper._policy, lambda: None)
         assert cache.calls.reader(job) is not None
 
+    def test_hooks_of_any_make(self):
+        """Whatever can be called is a hook, whatever else it has under the name `kinds`."""
+        from unittest.mock import MagicMock
+
+        class Odd:
+            heard = 0
+
+            def __getattr__(self, name):
+                raise OSError("gone")
+
+            def __call__(self, event):
+                Odd.heard += 1
+
+        mock = MagicMock()
+        cache = Cache("memory://", metrics=Metrics(), hooks=[mock, Odd()])
+        upper = content_cached(cache=cache)(str.upper)
+        upper("a"), upper("a")
+        assert [call.args[0].outcome for call in mock.call_args_list][-1] == "hit"
+        assert Odd.heard == mock.call_count == 4
+
     def test_expired(self, heard):
         """An entry that is past its time is told, and counted beside the miss."""
         now = [1000.0]

@@ -81,14 +81,23 @@ listeners: tuple[Hook, ...] = ()
 
 def wanted(hooks: Iterable[Hook], kind: str) -> bool:
     """Whether one of these hooks wants events of a kind."""
-    return any(kind in getattr(hook, "kinds", (kind,)) for hook in hooks)
+    return any(_wants(hook, kind) for hook in hooks)
+
+
+def _wants(hook: Hook, kind: str) -> bool:
+    # A hook may be anything that can be called, with attributes for another purpose.
+    try:
+        kinds = getattr(hook, "kinds", None)
+    except Exception:
+        return True
+    return not isinstance(kinds, (frozenset, set, tuple, list)) or kind in kinds
 
 
 def tell(hooks: Iterable[Hook], event: Event) -> None:
     """Tell these hooks, and those of the whole process, what happened."""
     for hook in (*hooks, *listeners):
         try:
-            if event.outcome in getattr(hook, "kinds", (event.outcome,)):
+            if _wants(hook, event.outcome):
                 hook(event)
         except Exception:
             logger.exception("a hook of memoleo failed", extra=extras("hook_failed"))

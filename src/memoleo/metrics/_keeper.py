@@ -50,7 +50,7 @@ class Keeper:
         self._counting = False
         self._registered = False
         self._told = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         renew_after_fork(self)
@@ -169,7 +169,7 @@ class Keeper:
         self._tell_multiprocessing()
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = None
         if self._counting and self._targets:
             self._awake = True

@@ -111,7 +111,8 @@ class Metrics:
         self._types: dict[str, CacheCounters] = {}
         self._ledgers: list[Ledger] = []
         self._has_caches = False
-        self._lock = threading.Lock()
+        # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
+        self._lock = threading.RLock()
         renew_after_fork(self)
 
     def operation(self, name: str) -> OperationStats:
@@ -279,7 +280,7 @@ class Metrics:
             operation.failed.wake_again()
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for operation in self._operations.values():
             operation._after_fork()
 
