@@ -29,7 +29,7 @@ from memoleo.http_rules._rule import Rule
 
 __all__ = [
     "Inference",
-    "Metrics",
+    "MetricsSettings",
     "Networking",
     "Ollama",
     "Savings",
@@ -134,7 +134,7 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True):
     timeout: bool | float = False
 
 
-class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the numbers.
 
     Parameters
@@ -216,7 +216,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     networking: Networking = Networking()
     workers: Workers = Workers()
     ollama: Ollama = Ollama()
-    metrics: Metrics = Metrics()
+    metrics: MetricsSettings = MetricsSettings()
     savings: Savings = Savings()
     http_rules: tuple[Rule, ...] = ()
     targets: tuple[Target, ...] = ()
@@ -325,7 +325,7 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         networking=Networking(**sections["networking"]),
         workers=Workers(**sections["workers"]),
         ollama=Ollama(**sections["ollama"]),
-        metrics=Metrics(**sections["metrics"]),
+        metrics=MetricsSettings(**sections["metrics"]),
         savings=Savings(**sections["savings"], tokens=prices),
         http_rules=sections["http"].get("rules", ()),
         targets=values.get("targets", ()),
