@@ -164,6 +164,16 @@ def test_metrics_over_time_and_savings(memoleo, used: str) -> None:
     assert "this week" in memoleo("metrics", "--cache", used, "--savings").out
 
 
+def test_metrics_are_forgotten(memoleo, used: str) -> None:
+    """`--forget` asks first, removes the numbers of all programs, and leaves the results."""
+    assert memoleo("metrics", "--cache", used, "--forget", answer="n\n").status == 1
+    assert memoleo("metrics", "--cache", used, "--json").json["stage1"]["count"] == 6
+    forgotten = memoleo("metrics", "--cache", used, "--forget", "--yes", "--json")
+    assert (forgotten.status, forgotten.json) == (0, {"forgotten": True})
+    assert memoleo("metrics", "--cache", used, "--json").json == {"cache": {}}
+    assert memoleo("stats", "--cache", used, "--json").json["total_entries"] == 8
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -173,6 +183,7 @@ def test_metrics_over_time_and_savings(memoleo, used: str) -> None:
         ["--step", "hour"],
         ["--step", "fortnight", "--json"],
         ["--savings", "--last", "1h"],
+        ["--forget", "--yes", "--since", "today"],
     ],
 )
 def test_metrics_refuses_what_makes_no_sense(memoleo, used: str, options: list[str]) -> None:

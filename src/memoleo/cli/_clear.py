@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
 
 from memoleo._cache import Cache
 from memoleo._units import parse_duration
-from memoleo.cli._common import cache_option, json_option, open_cache, print_json
+from memoleo.cli._common import agreed, cache_option, json_option, open_cache, print_json
 from memoleo.errors import ConfigError
 
 __all__ = ["command"]
@@ -42,7 +41,7 @@ def command(
     age = _age(older_than)
     with open_cache(url) as cache:
         matched = _count(cache, type_, tag, age, expired)
-        if matched and not yes and not _agreed(matched):
+        if matched and not yes and not agreed(f"Remove {_entries(matched)}?"):
             if as_json:
                 print_json({"matched": matched, "cleared": 0})
             else:
@@ -81,15 +80,6 @@ def _count(
         count: int = stats["total_entries"] if type_ is None else stats["by_type"].get(type_, 0)
         return count
     return sum(age is None or entry.age > age for entry in cache.entries(type_, tag))
-
-
-def _agreed(matched: int) -> bool:
-    click.echo(f"Remove {_entries(matched)}? [y/N] ", nl=False, err=True)
-    answer = sys.stdin.readline() if sys.stdin is not None else ""
-    if not answer:
-        click.echo(err=True)
-        raise click.UsageError("There is nobody to ask: add --yes to clear.")
-    return answer.strip().lower() in ("y", "yes")
 
 
 def _entries(count: int) -> str:

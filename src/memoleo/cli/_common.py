@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from math import isinf
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "agreed",
     "cache_option",
     "console",
     "is_store",
@@ -126,3 +128,19 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float) and isinf(data):
         return "forever"
     return data
+
+
+def agreed(question: str) -> bool:
+    """Ask whether something is to be removed; whether the answer is yes.
+
+    Raises
+    ------
+    click.UsageError
+        there is nobody to ask
+    """
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if not answer:
+        click.echo(err=True)
+        raise click.UsageError("There is nobody to ask: add --yes to clear.")
+    return answer.strip().lower() in ("y", "yes")

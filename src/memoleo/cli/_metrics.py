@@ -6,9 +6,17 @@ from typing import Any
 
 import click
 
-from memoleo.cli._common import cache_option, console, json_option, open_cache, print_json
+from memoleo._cache import Cache
+from memoleo.cli._common import (
+    agreed,
+    cache_option,
+    console,
+    json_option,
+    open_cache,
+    print_json,
+)
 from memoleo.cli._numbers import operations_table, savings_table, types_table
-from memoleo.metrics._report import read_metrics, read_savings
+from memoleo.metrics._report import clear_metrics, read_metrics, read_savings
 from memoleo.metrics._totals import RESERVED
 
 __all__ = ["command"]
@@ -24,6 +32,8 @@ __all__ = ["command"]
 @click.option("--last", metavar="DURATION", help='The last such time, as "1h" or "7d".')
 @click.option("--step", metavar="LENGTH", help='With --json: also by "minute", "hour" or "day".')
 @click.option("--savings", is_flag=True, help="What was saved today, this week and ever.")
+@click.option("--forget", is_flag=True, help="Remove all that is kept of these numbers.")
+@click.option("--yes", "-y", is_flag=True, help="With --forget: don't ask.")
 @cache_option
 @json_option
 def command(
@@ -32,9 +42,11 @@ def command(
     last: str | None,
     step: str | None,
     savings: bool,
+    forget: bool,
+    yes: bool,
     url: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Show latencies, errors, hits and savings of all programs that use a cache."""
     if since is not None and last is not None:
         raise click.UsageError("--since and --last both say where to begin: give one of them.")
@@ -42,19 +54,35 @@ def command(
         raise click.UsageError("--savings stands alone: it has its own times.")
     if step is not None and not as_json:
         raise click.UsageError("--step is for --json.")
+    if forget and (since or until or last or step or savings):
+        raise click.UsageError("--forget stands alone: what is kept is forgotten whole.")
     with open_cache(url) as cache:
+        if forget:
+            return _forget(cache, yes, as_json)
         if savings:
             periods = read_savings(cache)
             if as_json:
                 print_json(periods)
             else:
                 console().print(savings_table(periods))
-            return
+            return 0
         metrics = read_metrics(cache, since=since or last, until=until, step=step)
         if as_json:
             print_json(metrics if step else metrics["stats"])
-            return
+            return 0
         _print(metrics["stats"], read_savings(cache) if not (since or last or until) else None)
+    return 0
+
+
+def _forget(cache: Cache, yes: bool, as_json: bool) -> int:
+    agrees = yes or agreed("Remove the numbers of all programs that use this cache?")
+    if agrees:
+        clear_metrics(cache)
+    if as_json:
+        print_json({"forgotten": agrees})
+    else:
+        click.echo("All numbers are forgotten." if agrees else "Nothing was forgotten.")
+    return 0 if agrees else 1
 
 
 def _print(stats: dict[str, Any], periods: dict[str, Any] | None) -> None:
