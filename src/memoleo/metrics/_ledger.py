@@ -39,7 +39,6 @@ class Ledger:
         self._inbox: list[tuple[Place, Totals]] = []
         self._members: list[tuple[weakref.ref[Any], Tally]] = []
         self._lock = threading.Lock()
-        self._quiet = False
         self._spell = Spell(f"keeping metrics in {path} fails")
         renew_after_fork(self)
 
@@ -161,19 +160,9 @@ class Ledger:
     def _may_write(self) -> bool:
         return self._beside is None or os.path.exists(self._beside)
 
-    def _before_fork(self) -> None:
-        # A child must not inherit an open file.
-        self._quiet = self._lock.acquire(timeout=1.0)
-
-    def _after_fork_in_parent(self) -> None:
-        if self._quiet:
-            self._quiet = False
-            self._lock.release()
-
     def _after_fork(self) -> None:
         # The parent writes down what it counted.
         self._lock = threading.Lock()
-        self._quiet = False
         self._pending, self._inbox = {}, []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from memoleo._events import extras, logger
-from memoleo._platform import check_ownership, create_private_file, make_private_folder
+from memoleo._platform import (
+    check_ownership,
+    create_private_file,
+    make_private_folder,
+    renew_after_fork,
+)
 from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
 from memoleo.errors import BackendError
 from memoleo.metrics._ledger_schema import FORMAT, prepare, read_format
@@ -32,6 +38,7 @@ T = TypeVar("T")
 
 _PATIENCE = 0.25
 _POLL = 0.005
+_LONGEST = 5.0
 _ROLLED_AT_ONCE = 2_000
 _WAL_KEPT = 1024**2
 _SEPARATOR = "\x1f"
@@ -41,11 +48,51 @@ class BusyLedger(BackendError):
     """Another process is writing: nothing was changed, and it may be tried again."""
 
 
-class LedgerFile:
-    """The metrics file at `path`; created for its owner only (mode 0600).
+class _Gate:
+    """Lets one thread at a time use SQLite here, and none while the process forks.
 
-    One call at a time in a process: closing a file drops all locks that the process has on it.
+    SQLite's own mutexes would stay locked in the child for ever. Nobody new is let in once a fork
+    is about to happen, so that it never waits for longer than one call takes.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forking = False
+        self._held = False
+        renew_after_fork(self)
+
+    @contextlib.contextmanager
+    def passed(self, patience: float) -> Iterator[None]:
+        deadline = time.monotonic() + patience
+        while self._forking and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        if self._forking or not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise BusyLedger("another thread has its turn")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _before_fork(self) -> None:
+        self._forking = True
+        self._held = self._lock.acquire(timeout=_LONGEST)
+
+    def _after_fork_in_parent(self) -> None:
+        self._forking = False
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._forking = self._held = False
+
+
+_gate = _Gate()
+
+
+class LedgerFile:
+    """The metrics file at `path`; created for its owner only (mode 0600)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -129,7 +176,7 @@ class LedgerFile:
                     self._create()
                 status = os.stat(self.path)
                 identity = (status.st_dev, status.st_ino)
-                with self._open(patience, writing=create) as connection:
+                with _gate.passed(patience), self._open(patience, writing=create) as connection:
                     return operation(connection)
             except OSError as error:
                 raise BackendError(
