@@ -6,14 +6,16 @@ import os
 import threading
 import time
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memoleo._events import Spell, extras, logger
 from memoleo._platform import renew_after_fork
-from memoleo.metrics._ledger_file import BusyLedger, LedgerFile
 from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import Totals
+
+if TYPE_CHECKING:
+    from memoleo.metrics._ledger_file import LedgerFile
 
 __all__ = ["Ledger", "evictions_of", "ledger_at", "path_beside", "place_of"]
 
@@ -33,7 +35,7 @@ class Ledger:
     def __init__(self, path: str | None, beside: str | None = None) -> None:
         self.path = path
         self._beside = beside
-        self._file = None if path is None else LedgerFile(path)
+        self._file = None if path is None else _file_at(path)
         self._pending: dict[Place, Totals] = {}
         # What another thread's turn left no time for; appending needs no lock.
         self._inbox: list[tuple[Place, Totals]] = []
@@ -102,6 +104,8 @@ class Ledger:
             return
         if self._spell.skips() and not patience:
             return
+        from memoleo.metrics._ledger_file import BusyLedger
+
         if not self._lock.acquire(timeout=patience):
             return
         started = time.monotonic()
@@ -164,6 +168,13 @@ class Ledger:
         # The parent writes down what it counted.
         self._lock = threading.Lock()
         self._pending, self._inbox = {}, []
+
+
+def _file_at(path: str) -> LedgerFile:
+    # Whoever has no file doesn't pay for what it takes to write one.
+    from memoleo.metrics._ledger_file import LedgerFile
+
+    return LedgerFile(path)
 
 
 def path_beside(cache_path: str) -> str:
