@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memoleo._events import Spell, extras, logger
 from memoleo._platform import renew_after_fork
+from memoleo.errors import BackendError
 from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import Totals
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from memoleo.metrics._ledger_file import LedgerFile
 
 __all__ = ["Ledger", "evictions_of", "ledger_at", "path_beside", "place_of"]
+
+
+_TURN = 5.0
 
 
 class Ledger:
@@ -46,8 +52,7 @@ class Ledger:
 
     def join(self, cache: Any, tally: Tally) -> None:
         """Keep what a cache counts, for as long as it exists."""
-        with self._lock:
-            self._members.append((weakref.ref(cache), tally))
+        self._members.append((weakref.ref(cache), tally))
 
     def look(self) -> None:
         """Have its caches count what their stores have evicted."""
@@ -82,12 +87,13 @@ class Ledger:
             return
         try:
             gone = [pair for pair in self._members if pair[0]() is None]
-            for _, tally in self._members:
+            for _, tally in list(self._members):
                 counted = Totals()
                 tally.take(counted)
                 if counted:
                     self._inbox.append((minute_of(now), counted))
-            self._members = [pair for pair in self._members if pair not in gone]
+            for pair in gone:
+                self._members.remove(pair)
             self._sort(now)
         finally:
             self._lock.release()
@@ -128,7 +134,7 @@ class Ledger:
         BackendError
             the file can't be read
         """
-        with self._lock:
+        with self._turn():
             self._sort(time.time())
             found = [] if self._file is None else self._file.read(since, until)
             for place, totals in self._pending.items():
@@ -146,10 +152,20 @@ class Ledger:
         BackendError
             the file can't be written
         """
-        with self._lock:
+        with self._turn():
             if self._file is not None:
                 self._file.clear()
             self._pending, self._inbox = {}, []
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        # Nobody waits for ever: an interrupt may have come just after the lock was taken.
+        if not self._lock.acquire(timeout=_TURN):
+            raise BackendError(f"{self.path or 'the metrics in memory'}: another thread has them")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _sort(self, now: float) -> None:
         """Merge what came in with the rest, and keep that small however long it has to wait."""
