@@ -158,10 +158,15 @@ class Metrics:
         tally = Tally(self.cache, evictions_of(backend))
         ledger = ledger_at(place_of(backend))
         ledger.join(cache, tally)
-        with self._lock:
+        # Nobody waits for ever for a lock, and appending is safe without it.
+        alone = self._lock.acquire(timeout=1.0)
+        try:
             self._has_caches = True
             if ledger not in self._ledgers:
                 self._ledgers.append(ledger)
+        finally:
+            if alone:
+                self._lock.release()
         keeper.add(self)
         return tally, ledger
 
@@ -182,7 +187,8 @@ class Metrics:
             if _persists():
                 for ledger in self._ledgers:
                     ledger.write(patience=patience)
-            self._ledgers = [ledger for ledger in self._ledgers if ledger.is_needed]
+            for ledger in [ledger for ledger in self._ledgers if not ledger.is_needed]:
+                self._ledgers.remove(ledger)
             return bool(self._ledgers) or self is _default
         finally:
             self._lock.release()
