@@ -6,6 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -15,13 +16,15 @@ import msgspec
 from memoleo import _mapping, _settings
 from memoleo._attempts import Attempts, Tally
 from memoleo._breaker import Breakers, get_breakers
+from memoleo._cache import Cache
 from memoleo._progress import Progress, showing
 from memoleo._retry_rules import PASSING_STATUSES, is_transient
 from memoleo._retrying import Backoff, RetryPolicy, make_policy
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import ConfigError
+from memoleo.http._caching import Caching, Wish
 from memoleo.http._pools import LoopTransport, Pools
-from memoleo.metrics._metrics import OperationStats, get_metrics
+from memoleo.metrics._metrics import get_metrics
 
 __all__ = ["AsyncNetworkClient", "Wanted"]
 
@@ -44,6 +47,7 @@ class _Options(msgspec.Struct, frozen=True):
     deadline: float | None = None
     attempts: int | None = None
     repeatable: bool | None = None
+    wish: Wish | None = None
 
 
 _NONE = _Options()
@@ -72,6 +76,11 @@ class AsyncNetworkClient(httpx.AsyncClient):
         raise `memoleo.CircuitOpenError` at once for a host that failed again and again
     breakers
         circuits of one's own; `None` shares those of the process
+    rules
+        which answers are cached, as for `memoleo.enable`; `None` takes ``[[http.rules]]``. A
+        streamed answer never is
+    cache
+        where; `None` is the default cache
     timeout
         as for httpx; left out, ``timeout_connect`` and ``timeout_read`` (10 and 180 s)
     http2
@@ -95,6 +104,8 @@ class AsyncNetworkClient(httpx.AsyncClient):
         deadline: Duration | None = None,
         fail_fast: bool = False,
         breakers: Breakers | None = None,
+        rules: Iterable[Any] | None = None,
+        cache: Cache | None = None,
         timeout: Any = httpx.USE_CLIENT_DEFAULT,
         http2: bool | None = None,
         limits: httpx.Limits | None = None,
@@ -115,6 +126,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
             None,
             deadline,
         )
+        self._caching = Caching(rules, cache)
         self._pools = Pools(total, per_host)
         # A client that is dropped without being closed leaves its connections to their loops.
         weakref.finalize(self, self._pools.abandon).atexit = False
@@ -162,11 +174,13 @@ class AsyncNetworkClient(httpx.AsyncClient):
         deadline: Duration | None,
         attempts: int | None,
         repeatable: bool | None,
+        wish: Wish | None = None,
     ) -> dict[str, Any]:
         added = _Options(
             None if deadline is None else parse_duration(deadline, "deadline"),
             _count("attempts", attempts),
             repeatable,
+            wish,
         )
         return {**(extensions or {}), _OPTIONS: added}
 
@@ -175,6 +189,9 @@ class AsyncNetworkClient(httpx.AsyncClient):
         method: str,
         url: httpx.URL | str,
         *,
+        type: str | None = None,
+        ttl: Duration | None = None,
+        stale_if_error: Duration | None = None,
         deadline: Duration | None = None,
         attempts: int | None = None,
         repeatable: bool | None = None,
@@ -187,19 +204,32 @@ class AsyncNetworkClient(httpx.AsyncClient):
         ----------
         method, url, extensions, options
             as for httpx
+        type, ttl
+            given one of them, the answer is cached, if it is a success: under the method, the
+            URL with its query sorted, the body, the headers that count, and who asks. `type` is
+            the category, `ttl` how long it is fresh. When that is over, the server is asked
+            whether it has changed
+        stale_if_error
+            how long after that it is still served if the server fails
         deadline, attempts
             as for the client
         repeatable
             whether it does no harm to send the request twice. Left out: GET, HEAD, OPTIONS, PUT,
-            DELETE, TRACE, and what has an ``Idempotency-Key``; any other is sent again only if it
-            surely wasn't carried out
+            DELETE, TRACE, what is cached, and what has an ``Idempotency-Key``; any other is sent
+            again only if it surely wasn't carried out
 
         Raises
         ------
+        ConfigError
+            an argument is wrong
         httpx.HTTPError
             the last attempt's, with the number of attempts in its notes
         """
-        extensions = self._extended(extensions, deadline, attempts, repeatable)
+        wish: Wish | None = None
+        if type is not None or ttl is not None or stale_if_error is not None:
+            wish = ("http" if type is None else type, ttl, stale_if_error)
+            self._caching.wish(method, wish)
+        extensions = self._extended(extensions, deadline, attempts, repeatable, wish)
         return await super().request(method, url, extensions=extensions, **options)
 
     async def get(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
@@ -308,43 +338,67 @@ class AsyncNetworkClient(httpx.AsyncClient):
             policy = policy._replace(attempts=asked.attempts)
         if asked.deadline is not None:
             policy = policy._replace(deadline=asked.deadline)
+        if policy.deadline == inf:
+            return await self._answer(request, asked, policy, stream, options)
+        import anyio
+
+        with anyio.move_on_after(policy.deadline):
+            return await self._answer(request, asked, policy, stream, options)
+        raise httpx.TimeoutException(
+            f"the deadline of {policy.deadline:.3g} s passed", request=request
+        )
+
+    async def _answer(
+        self,
+        request: httpx.Request,
+        asked: _Options,
+        policy: RetryPolicy,
+        stream: bool,
+        options: dict[str, Any],
+    ) -> httpx.Response:
+        auth = options.get("auth", httpx.USE_CLIENT_DEFAULT)
+        auth = self.auth if auth is httpx.USE_CLIENT_DEFAULT else auth
+        exchange = None
+        if not stream and not self.is_closed:
+            exchange = self._caching.begin(self, request, auth, asked.wish)
+        if exchange is None:
+            return await self._send(request, policy, asked.repeatable, stream, options)
+        # What may be answered from a cache does no more when it is done twice.
+        repeatable = asked.repeatable is not False
+        follows = options.get("follow_redirects", self.follow_redirects)
+        follows = self.follow_redirects if follows is httpx.USE_CLIENT_DEFAULT else follows
+        return await self._caching.answer(
+            exchange, self, request, auth, follows,
+            lambda own: self._send(own, policy, repeatable, False, options),
+        )  # fmt: skip
+
+    async def _send(
+        self,
+        request: httpx.Request,
+        policy: RetryPolicy,
+        repeatable: bool | None,
+        stream: bool,
+        options: dict[str, Any],
+    ) -> httpx.Response:
         operation = get_metrics().operation(_OPERATION)
         started = perf_counter()
         try:
-            response = await self._in_time(request, policy, operation, stream, options)
+            response = await self._attempt(request, policy, repeatable, stream, options)
         except Exception:
             operation.failed.record((perf_counter() - started) * 1000)
             raise
         operation.succeeded.record((perf_counter() - started) * 1000)
         return response
 
-    async def _in_time(
+    async def _attempt(
         self,
         request: httpx.Request,
         policy: RetryPolicy,
-        operation: OperationStats,
+        repeatable: bool | None,
         stream: bool,
         options: dict[str, Any],
     ) -> httpx.Response:
-        if policy.deadline == float("inf"):
-            return await self._send(request, policy, operation, stream, options)
-        import anyio
-
-        with anyio.move_on_after(policy.deadline):
-            return await self._send(request, policy, operation, stream, options)
-        raise httpx.TimeoutException(
-            f"the deadline of {policy.deadline:.3g} s passed", request=request
-        )
-
-    async def _send(
-        self,
-        request: httpx.Request,
-        policy: RetryPolicy,
-        operation: OperationStats,
-        stream: bool,
-        options: dict[str, Any],
-    ) -> httpx.Response:
-        call = Attempts(policy, Tally(_OPERATION, operation))
+        call = Attempts(policy, Tally(_OPERATION))
         count = 0
         while True:
             count += 1
@@ -358,9 +412,9 @@ class AsyncNetworkClient(httpx.AsyncClient):
                         call.succeeded()
                     response.extensions["attempts"] = count
                     return response
-                wait = call.wait(error) if _may_repeat(request, error) else None
+                wait = call.wait(error) if _may_repeat(request, error, repeatable) else None
             except Exception as error:
-                wait = call.wait(error) if _may_repeat(request, error) else None
+                wait = call.wait(error) if _may_repeat(request, error, repeatable) else None
                 if wait is None:
                     raise
             finally:
@@ -429,16 +483,15 @@ def _failure(response: httpx.Response) -> httpx.HTTPStatusError | None:
     )
 
 
-def _may_repeat(request: httpx.Request, error: Exception) -> bool:
+def _may_repeat(request: httpx.Request, error: Exception, repeatable: bool | None) -> bool:
     """Whether sending a request again does no harm, whatever the chances."""
     if isinstance(error, _NOT_SENT):
         return True
     if not isinstance(request.stream, httpx.ByteStream):
         # Its body can be read only once.
         return False
-    asked: _Options = request.extensions.get(_OPTIONS, _NONE)
-    if asked.repeatable is not None:
-        return asked.repeatable
+    if repeatable is not None:
+        return repeatable
     if request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers:
         return True
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _NOT_DONE

@@ -11,10 +11,11 @@ from time import monotonic
 
 import httpx
 
-from memoleo._breaker import Breakers
+from memoleo._breaker import Breakers, Permit
 from memoleo._platform import renew_after_fork
 from memoleo._retry_rules import is_transient
 from memoleo.http._slots import Slots
+from memoleo.patches._httpx_responses import CircuitOpen
 
 __all__ = ["LoopTransport", "Pool", "Pools", "origin_of"]
 
@@ -197,6 +198,13 @@ class LoopTransport(httpx.AsyncBaseTransport):
         self._make = make
         # Pools outlive their client by a moment, and must not hold it.
         self._key = object()
+        self._plain: httpx.AsyncBaseTransport | None = None
+
+    def __memoleo_plain__(self) -> httpx.AsyncBaseTransport:
+        """Return a transport like those that send, to see where it leads."""
+        if self._plain is None:
+            self._plain = self._make()
+        return self._plain
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request when there is a slot for it.
@@ -215,8 +223,8 @@ class LoopTransport(httpx.AsyncBaseTransport):
         failed: bool | None = None
         permit = self._breakers.enter(origin_of(request.url), monotonic())
         try:
-            if self._fail_fast:
-                permit.check()
+            if self._fail_fast and not permit.allowed:
+                raise _refused(permit, request)
             transport = pool.transports.get(self._key)
             if transport is None:
                 transport = pool.transports[self._key] = self._make()
@@ -253,6 +261,12 @@ class LoopTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections in every loop."""
         await self._pools.close()
+
+
+def _refused(permit: Permit, request: httpx.Request) -> CircuitOpen:
+    refused = CircuitOpen(permit.host, permit.retry_in)
+    refused.request = request
+    return refused
 
 
 class _Slot:

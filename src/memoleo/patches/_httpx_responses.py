@@ -13,7 +13,7 @@ import httpx
 
 from memoleo.errors import CircuitOpenError
 from memoleo.http_rules._messages import Answer, Request
-from memoleo.patches._ollama_server import route_of
+from memoleo.patches._ollama_server import route_of, transport_of
 
 __all__ = [
     "CircuitOpen",
@@ -104,7 +104,7 @@ def _basic(auth: Any) -> str | None:
 
 
 def _verified(client: Any, url: Any) -> bool:
-    pool = getattr(client._transport_for_url(url), "_pool", None)
+    pool = getattr(transport_of(client, url), "_pool", None)
     context = getattr(pool, "_ssl_context", None)
     return context is None or context.verify_mode is not ssl.CERT_NONE
 

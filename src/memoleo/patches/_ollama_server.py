@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from memoleo._fingerprint import fingerprint
 from memoleo.keys._canonical import canonical, frame
 
-__all__ = ["Server", "route_of", "server_at", "server_of"]
+__all__ = ["Server", "route_of", "server_at", "server_of", "transport_of"]
 
 _HARMLESS = frozenset(
     {
@@ -202,7 +202,7 @@ def route_of(http: Any, url: Any) -> bytes | None:
     """
     if http.event_hooks["request"]:
         return _mark(http)
-    transport = http._transport_for_url(url)
+    transport = transport_of(http, url)
     if type(transport).__name__ not in _TRANSPORTS or type(transport).__module__ not in _HTTPX:
         return _mark(transport)
     pool = transport._pool
@@ -212,6 +212,13 @@ def route_of(http: Any, url: Any) -> bytes | None:
     url = via[1]
     place = url if url is None else (url.scheme, url.host, url.port, url.target)
     return _fingerprint([(b"route", repr((via[0], place, via[2], via[3])).encode())])
+
+
+def transport_of(http: Any, url: Any) -> Any:
+    """Return what an `httpx` client sends a request with, also behind one of our transports."""
+    transport = http._transport_for_url(url)
+    plain = getattr(transport, "__memoleo_plain__", None)
+    return transport if plain is None else plain()
 
 
 _LEADS = ("_uds", "_proxy_url", "_proxy_headers", "_proxy_auth")
