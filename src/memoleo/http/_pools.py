@@ -201,7 +201,10 @@ class LoopTransport(httpx.AsyncBaseTransport):
         self._plain: httpx.AsyncBaseTransport | None = None
 
     def __memoleo_plain__(self) -> httpx.AsyncBaseTransport:
-        """Return a transport like those that send, to see where it leads."""
+        """Return a transport that sends, or one like it, to see where it leads."""
+        pool = self._pools.running()
+        if pool is not None and self._key in pool.transports:
+            return pool.transports[self._key]
         if self._plain is None:
             self._plain = self._make()
         return self._plain

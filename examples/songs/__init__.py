@@ -1,0 +1,1 @@
+"""A web API of songs, with the moods of a real one."""
