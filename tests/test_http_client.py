@@ -446,6 +446,29 @@ class TestGather:
 
             asyncio.run(main())
 
+    def test_cancelled_while_it_connects(self, no_leaks):
+        """At whatever moment: no socket is forgotten, and who was not cancelled is answered."""
+        app = CountingApp()
+        with serving(app, tls=True) as (scheme, port, verify):
+
+            async def main(moment, which):
+                async with client(verify=verify) as made:
+                    tasks = [
+                        asyncio.ensure_future(made.get(f"{scheme}://127.0.0.1:{port}/{number}"))
+                        for number in range(3)
+                    ]
+                    for _ in range(moment):
+                        await asyncio.sleep(0)
+                    tasks[which].cancel()
+                    ended = await asyncio.gather(*tasks, return_exceptions=True)
+                    assert idle(made)
+                return [each.status_code for each in ended if isinstance(each, httpx.Response)]
+
+            for moment in range(1, 31, 3):
+                for which in range(3):
+                    assert asyncio.run(main(moment, which)) == [200, 200]
+        gc.collect()
+
 
 class TestLoops:
     def test_one_client_in_many_loops(self, no_leaks):

@@ -14,7 +14,9 @@ import httpx
 from memoleo._breaker import Breakers, Permit
 from memoleo._platform import renew_after_fork
 from memoleo._retry_rules import is_transient
+from memoleo.http._careful import send_carefully
 from memoleo.http._slots import Slots
+from memoleo.http._sockets import Sockets
 from memoleo.patches._httpx_responses import CircuitOpen
 
 __all__ = ["LoopTransport", "Pool", "Pools", "origin_of"]
@@ -39,6 +41,7 @@ class Pool:
         self.loop = loop
         self.slots = slots
         self.transports: dict[object, httpx.AsyncBaseTransport] = {}
+        self.sockets = Sockets()
         self.versions: dict[str, str] = {}
         self._keeper: AsyncGenerator[None, None] | None = None
 
@@ -66,6 +69,7 @@ class Pool:
         for transport in transports.values():
             with contextlib.suppress(Exception):
                 await transport.aclose()
+        await self.sockets.close()
 
     async def end(self) -> None:
         """Close it ahead of its loop."""
@@ -82,6 +86,7 @@ class Pool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             self.transports.clear()
+            self.sockets = Sockets()
             import gc
 
             gc.collect()
@@ -231,7 +236,11 @@ class LoopTransport(httpx.AsyncBaseTransport):
             transport = pool.transports.get(self._key)
             if transport is None:
                 transport = pool.transports[self._key] = self._make()
-            response = await transport.handle_async_request(request)
+                pool.sockets.watch(transport)
+            if request.url.scheme == "https" and pool.versions.get(host) != "HTTP/1.1":
+                response = await send_carefully(transport, request)
+            else:
+                response = await transport.handle_async_request(request)
             failed = _FAILED.get(response.status_code, False)
         except BaseException as error:
             slot.release()

@@ -1,0 +1,89 @@
+"""The sockets of a pool: none is lost, whatever is cancelled on its way.
+
+httpcore forgets a connection without closing it in two cases: its TLS handshake is cancelled, or
+one of several requests that wait for it to open is. The socket would stay open until it is
+collected, and Python would warn of it then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+import httpcore
+
+__all__ = ["Sockets"]
+
+
+class Sockets:
+    """What a transport of httpx has open. One that has no pool of httpcore's is left alone."""
+
+    def __init__(self) -> None:
+        self._streams: set[httpcore.AsyncNetworkStream] = set()
+
+    def watch(self, transport: Any) -> None:
+        """Take note of each socket that a transport opens from now on."""
+        pool: Any = getattr(transport, "_pool", None)
+        backend = getattr(pool, "_network_backend", None)
+        if isinstance(backend, httpcore.AsyncNetworkBackend):
+            pool._network_backend = _Watching(backend, self)
+
+    async def close(self) -> None:
+        """Close those that are open still."""
+        while self._streams:
+            with contextlib.suppress(Exception):
+                await self._streams.pop().aclose()
+
+    def opened(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
+        """Note a stream until it is closed, or becomes another one by its handshake."""
+        self._streams.add(stream)
+        # Set on the stream itself: another one around it would cost at every read.
+        aclose, start_tls = stream.aclose, stream.start_tls
+
+        async def close() -> None:
+            self._streams.discard(stream)
+            await aclose()
+
+        async def shake_hands(*args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+            try:
+                inner = await start_tls(*args, **kwargs)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await close()
+                raise
+            self._streams.discard(stream)
+            return self.opened(inner)
+
+        stream.aclose = close  # type: ignore[method-assign]
+        stream.start_tls = shake_hands  # type: ignore[method-assign]
+        return stream
+
+
+class _Watching(httpcore.AsyncNetworkBackend):
+    def __init__(self, backend: httpcore.AsyncNetworkBackend, sockets: Sockets) -> None:
+        self._backend = backend
+        self._sockets = sockets
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return self._sockets.opened(
+            await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return self._sockets.opened(
+            await self._backend.connect_unix_socket(path, timeout, socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
