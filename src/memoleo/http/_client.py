@@ -289,12 +289,12 @@ class AsyncNetworkClient(httpx.AsyncClient):
         Parameters
         ----------
         requests
-            URLs to get, ``(method, URL)``, mappings of arguments of `request`, or `httpx.Request`s;
-            taken one at a time, some ahead of those that run
+            URLs to get, ``(method, URL)``, mappings of arguments of `request`, or requests of
+            httpx; taken one at a time, some ahead of those that run
         progress
             True, or a text, for a bar on a terminal; or a callable that gets (done, total)
         options
-            further arguments of `request`, for all but `httpx.Request`s
+            further arguments of `request`, for all but requests of httpx
 
         Returns
         -------
