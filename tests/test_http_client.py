@@ -526,6 +526,31 @@ class TestLoops:
             thread.join()
             assert go_on.is_set()
 
+    @pytest.mark.parametrize("tls", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+    def test_closed_in_the_middle(self, tls, no_leaks):
+        """What is under way, or waits for a slot, ends in an error and opens nothing any more."""
+        app = CountingApp()
+        app.hold = threading.Event()
+        with serving(app, tls=tls) as (scheme, port, verify):
+
+            async def main():
+                before = open_sockets(port)
+                made = client(verify=verify)
+                urls = [f"{scheme}://127.0.0.1:{port}/{number}" for number in range(20)]
+                task = asyncio.ensure_future(made.gather(urls))
+                while app.inside.total() < 6:
+                    await asyncio.sleep(0.001)
+                await made.aclose()
+                ended = await task
+                assert all(isinstance(each, Exception) for each in ended)
+                assert "has been closed" in str(ended[-1])
+                assert open_sockets(port) == before
+
+            try:
+                asyncio.run(main())
+            finally:
+                app.hold.set()
+
     def test_forgotten_clients_close_their_connections(self, no_leaks):
         """A client that goes without being closed takes its sockets along."""
         app = CountingApp()

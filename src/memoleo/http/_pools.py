@@ -42,6 +42,7 @@ class Pool:
         self.slots = slots
         self.transports: dict[object, httpx.AsyncBaseTransport] = {}
         self.sockets = Sockets()
+        self.closed = False
         self.versions: dict[str, str] = {}
         self._keeper: AsyncGenerator[None, None] | None = None
 
@@ -65,6 +66,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections, in the pool's own loop."""
+        self.closed = True
         transports, self.transports = self.transports, {}
         for transport in transports.values():
             with contextlib.suppress(Exception):
@@ -231,6 +233,8 @@ class LoopTransport(httpx.AsyncBaseTransport):
         failed: bool | None = None
         permit = self._breakers.enter(origin_of(request.url), monotonic())
         try:
+            if pool.closed:
+                raise RuntimeError("Cannot send a request, as the client has been closed.")
             if self._fail_fast and not permit.allowed:
                 raise _refused(permit, request)
             transport = pool.transports.get(self._key)
