@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import anyio
 import httpx
+
+from memoleo.http._ending import ended
 
 __all__ = ["send_carefully"]
 
@@ -33,7 +34,9 @@ async def send_carefully(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         greeting.cancel(task)
-        await _ended(task)
+        response = await ended(task, cancel=False)
+        if response is not None:
+            await response.aclose()
         raise
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "h2":
@@ -41,18 +44,6 @@ async def send_carefully(
         raise httpx.RemoteProtocolError(str(error), request=request) from error
     finally:
         request.extensions = given
-
-
-async def _ended(task: asyncio.Task[httpx.Response]) -> None:
-    """Wait until a cancelled task has ended, however often the caller is cancelled, too."""
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError:
-                continue
-        if not task.cancelled() and task.exception() is None:
-            await task.result().aclose()
 
 
 class _Greeting:

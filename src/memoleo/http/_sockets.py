@@ -1,18 +1,21 @@
 """The sockets of a pool: none is lost, whatever is cancelled on its way.
 
-httpcore forgets a connection without closing it in two cases: its TLS handshake is cancelled, or
-one of several requests that wait for it to open is. The socket would stay open until it is
-collected, and Python would warn of it then.
+httpcore and anyio forget a connection without closing it in three cases: its TLS handshake is
+cancelled, or one of several requests that wait for it to open is, or the request in the very moment
+in which it is open. The socket would stay open until it is collected, and Python would warn of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import anyio
 import httpcore
+
+from memoleo.http._ending import ended
 
 __all__ = ["Sockets"]
 
@@ -74,16 +77,29 @@ class _Watching(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return self._sockets.opened(
-            await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return await self._connected(
+            self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
         )
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return self._sockets.opened(
-            await self._backend.connect_unix_socket(path, timeout, socket_options)
+        return await self._connected(
+            self._backend.connect_unix_socket(path, timeout, socket_options)
         )
+
+    async def _connected(
+        self, connecting: Coroutine[Any, Any, httpcore.AsyncNetworkStream]
+    ) -> httpcore.AsyncNetworkStream:
+        task = asyncio.ensure_future(connecting)
+        try:
+            return self._sockets.opened(await asyncio.shield(task))
+        except asyncio.CancelledError:
+            stream = await ended(task)
+            if stream is not None:
+                with anyio.CancelScope(shield=True):
+                    await stream.aclose()
+            raise
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
