@@ -11,19 +11,27 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-import msgspec
 
 from memoleo import _mapping, _settings
 from memoleo._attempts import Attempts, Tally
 from memoleo._breaker import Breakers, get_breakers
 from memoleo._cache import Cache
 from memoleo._progress import Progress, showing
-from memoleo._retry_rules import PASSING_STATUSES, is_transient
+from memoleo._retry_rules import is_transient
 from memoleo._retrying import Backoff, RetryPolicy, make_policy
-from memoleo._units import Duration, parse_duration
+from memoleo._units import Duration
 from memoleo.errors import ConfigError
 from memoleo.http._caching import Caching, Wish
-from memoleo.http._pools import LoopTransport, Pools
+from memoleo.http._pools import Pools
+from memoleo.http._requests import (
+    Options,
+    extended,
+    failure_of,
+    may_repeat,
+    options_of,
+    whole_number,
+)
+from memoleo.http._transport import LoopTransport
 from memoleo.metrics._metrics import get_metrics
 
 __all__ = ["AsyncNetworkClient", "Wanted"]
@@ -31,26 +39,8 @@ __all__ = ["AsyncNetworkClient", "Wanted"]
 Wanted = str | httpx.URL | httpx.Request | tuple[str, "str | httpx.URL"] | Mapping[str, Any]
 """A request of `gather`: a URL to get, (method, URL), arguments of `request`, or a request."""
 
-_OPTIONS = "memoleo"
 _OPERATION = "http"
 _GATHERED = 1000
-
-# RFC 9110, section 9.2.2: what may be sent again although nobody knows whether it arrived.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_NOT_DONE = frozenset({425, 429, 503})
-
-
-class _Options(msgspec.Struct, frozen=True):
-    """What one request asks of this client beyond what httpx knows."""
-
-    deadline: float | None = None
-    attempts: int | None = None
-    repeatable: bool | None = None
-    wish: Wish | None = None
-
-
-_NONE = _Options()
 
 
 class AsyncNetworkClient(httpx.AsyncClient):
@@ -114,9 +104,9 @@ class AsyncNetworkClient(httpx.AsyncClient):
         **options: Any,
     ) -> None:
         network = _settings.current().networking
-        total = _count("max_concurrent_requests", max_concurrent_requests)
+        total = whole_number("max_concurrent_requests", max_concurrent_requests)
         total = network.max_concurrent_requests if total is None else total
-        per_host = _count("per_host_limit", per_host_limit)
+        per_host = whole_number("per_host_limit", per_host_limit)
         per_host = network.per_host_limit if per_host is None else per_host
         self._policy: RetryPolicy = make_policy(
             is_transient,
@@ -166,24 +156,6 @@ class AsyncNetworkClient(httpx.AsyncClient):
     def _init_proxy_transport(self, *args: Any, **options: Any) -> LoopTransport:
         return self._wrap(partial(super()._init_proxy_transport, *args, **options))
 
-    # What a call may say beyond httpx.
-
-    def _extended(
-        self,
-        extensions: Mapping[str, Any] | None,
-        deadline: Duration | None,
-        attempts: int | None,
-        repeatable: bool | None,
-        wish: Wish | None = None,
-    ) -> dict[str, Any]:
-        added = _Options(
-            None if deadline is None else parse_duration(deadline, "deadline"),
-            _count("attempts", attempts),
-            repeatable,
-            wish,
-        )
-        return {**(extensions or {}), _OPTIONS: added}
-
     async def request(
         self,
         method: str,
@@ -229,7 +201,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
         if type is not None or ttl is not None or stale_if_error is not None:
             wish = ("http" if type is None else type, ttl, stale_if_error)
             self._caching.wish(method, wish)
-        extensions = self._extended(extensions, deadline, attempts, repeatable, wish)
+        extensions = extended(extensions, deadline, attempts, repeatable, wish)
         return await super().request(method, url, extensions=extensions, **options)
 
     async def get(self, url: httpx.URL | str, **options: Any) -> httpx.Response:
@@ -277,7 +249,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
         Its slot stays taken for that long. What fails while the body is read is not tried again.
         Parameters are those of `request`.
         """
-        extensions = self._extended(extensions, deadline, attempts, repeatable)
+        extensions = extended(extensions, deadline, attempts, repeatable)
         async with super().stream(method, url, extensions=extensions, **options) as response:
             yield response
 
@@ -332,7 +304,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
         httpx.TimeoutException
             the deadline passed
         """
-        asked: _Options = request.extensions.get(_OPTIONS, _NONE)
+        asked = options_of(request)
         policy = self._policy
         if asked.attempts is not None:
             policy = policy._replace(attempts=asked.attempts)
@@ -351,7 +323,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
     async def _answer(
         self,
         request: httpx.Request,
-        asked: _Options,
+        asked: Options,
         policy: RetryPolicy,
         stream: bool,
         options: dict[str, Any],
@@ -406,15 +378,15 @@ class AsyncNetworkClient(httpx.AsyncClient):
             response: httpx.Response | None = None
             try:
                 response = await super().send(request, stream=stream, **options)
-                error = _failure(response)
+                error = failure_of(response)
                 if error is None:
                     if call.taken:
                         call.succeeded()
                     response.extensions["attempts"] = count
                     return response
-                wait = call.wait(error) if _may_repeat(request, error, repeatable) else None
+                wait = call.wait(error) if may_repeat(request, error, repeatable) else None
             except Exception as error:
-                wait = call.wait(error) if _may_repeat(request, error, repeatable) else None
+                wait = call.wait(error) if may_repeat(request, error, repeatable) else None
                 if wait is None:
                     raise
             finally:
@@ -457,12 +429,6 @@ def _given(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
     return transport
 
 
-def _count(name: str, value: Any) -> int | None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise ConfigError(f"{name}={value!r}: give a whole number, 1 or more")
-    return value
-
-
 def _offers_http2(asked: bool | None) -> bool:
     from importlib.util import find_spec
 
@@ -470,28 +436,3 @@ def _offers_http2(asked: bool | None) -> bool:
     if asked and not found:
         raise ConfigError('http2=True needs another package: pip install "memoleo[http]"')
     return found if asked is None else asked
-
-
-def _failure(response: httpx.Response) -> httpx.HTTPStatusError | None:
-    """Return the error that an answer stands for if it may be another one next time."""
-    if response.status_code not in PASSING_STATUSES:
-        return None
-    return httpx.HTTPStatusError(
-        f"{response.status_code} {response.reason_phrase} for url {str(response.url)!r}",
-        request=response.request,
-        response=response,
-    )
-
-
-def _may_repeat(request: httpx.Request, error: Exception, repeatable: bool | None) -> bool:
-    """Whether sending a request again does no harm, whatever the chances."""
-    if isinstance(error, _NOT_SENT):
-        return True
-    if not isinstance(request.stream, httpx.ByteStream):
-        # Its body can be read only once.
-        return False
-    if repeatable is not None:
-        return repeatable
-    if request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers:
-        return True
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _NOT_DONE
