@@ -85,13 +85,14 @@ class BoundCached(BoundCallable[P, R]):
 class _Attached:
     """What a function keeps for the cache and the settings that it used last."""
 
-    __slots__ = ("cache", "compiled", "counters", "settings", "streak")
+    __slots__ = ("cache", "compiled", "counters", "job", "settings", "streak")
 
     def __init__(self, cache: Cache | None, counters: CacheCounters, settings: Any) -> None:
         self.cache = cache
         self.counters = counters
         self.settings = settings
         self.compiled = False
+        self.job: Job | None = None
         self.streak = Streak()
 
 
@@ -201,7 +202,7 @@ class CachedFunction(WrappedCallable[P, R]):
         # What is stale must be found before there is a lead.
         if attached.streak.is_long(attached.counters.local.cell.hits) and not self._policy.keep:
             missed = NOTHING
-        return begin(self._job(key, compute), missed)
+        return begin(self._job(key, compute, attached), missed)
 
     def _perform(self, job: Job, intent: Intent | None = None) -> Any:
         return self._at().cache.calls.call(job, intent)
@@ -221,19 +222,27 @@ class CachedFunction(WrappedCallable[P, R]):
     def _job_of(self, args: Any, kwargs: Any) -> Job:
         return self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
 
-    def _job(self, key: bytes, compute: partial[Any]) -> Job:
-        attached = self._at()
+    def _job(self, key: bytes, compute: partial[Any], attached: _Attached | None = None) -> Job:
+        attached = attached or self._at()
+        alike = attached.job
+        if alike is None:
+            calls = attached.cache.calls  # type: ignore[union-attr]
+            alike = attached.job = calls.job(
+                b"", self._policy, _nothing, counters=attached.counters, streamed=self._streamed
+            )
         args, kwargs = compute.args, compute.keywords
-        job: Job = attached.cache.calls.job(
+        return Job(
             key,
-            self._policy,
+            alike.policy,
+            alike.freshness,
+            alike.codec,
+            alike.counters,
             compute,
-            counters=attached.counters,
-            tags=None if self._tags is None else partial(self._tagged, args, kwargs),
-            streamed=self._streamed,
-            describe=partial(self._keyer.describe, args, kwargs),
+            None if self._tags is None else partial(self._tagged, args, kwargs),
+            alike.streamed,
+            None,
+            partial(self._keyer.describe, args, kwargs),
         )
-        return job
 
     def _tagged(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Iterable[str]:
         assert self._tags is not None
@@ -334,6 +343,10 @@ _KINDS: dict[str, type[CachedFunction[..., Any]]] = {
 
 
 _CLASS = type
+
+
+def _nothing() -> None:
+    return None
 
 
 @overload
