@@ -45,7 +45,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("cache", {"_cache", "_contents", "_default",
                "_exchange_parts", "_exchanges"}),
     ("doors", {"_cached", "otel", "_enable", "_hot", "_retried", "serve",
-        "_timed", "launch", "patches", "testing",
+        "_timed", "launch", "leo", "patches", "testing",
          "_map",
          "http"}),
     ("street", {"__init__", "__main__", "cli", "demo"}),

@@ -86,20 +86,17 @@ class StandIns:
         """How often the services were asked something that a cache could answer."""
         return self.asked["router"] + self.asked["songs"] + self.asked["ollama"]
 
-    def queue(self, texts, history=()):
-        """Put entries into the queue, each with a timestamp of its own."""
+    def queue(self, texts, history=(), start=0):
+        """Put entries into the queue, each with a timestamp of its own, counted from `start`."""
         jobs = [
-            {"id": n, "text": text, "history": list(history), "timestamp": time.time_ns() + n}
+            {"id": n, "text": text, "history": list(history), "timestamp": start + n}
             for n, text in enumerate(texts)
         ]
         self.lists.setdefault("entries", deque()).extend(map(json.dumps, jobs))
 
     def results(self, name="results"):
-        """Take the results out, in the order of their entries, without the timestamps."""
-        found = sorted(map(json.loads, self.lists.pop(name, ())), key=lambda each: each["id"])
-        for each in found:
-            each.pop("timestamp", None)
-        return found
+        """Take the results out, in the order of their entries."""
+        return sorted(map(json.loads, self.lists.pop(name, ())), key=lambda each: each["id"])
 
     # The services.
 

@@ -213,6 +213,10 @@ KEYS: dict[str, dict[str, Kind]] = {
         "retries": _either(BOOLEAN, _at_least(1)),
         "timeout": _either(BOOLEAN, DURATION),
     },
+    "leo": {
+        "hybrid_scorer": TEXT,
+        "post_enricher": TEXT,
+    },
     "metrics": {
         "persist": BOOLEAN,
         "interval": DURATION,

@@ -58,6 +58,7 @@ class Enabled:
         self._answers = answers
         self._own = own
         self._settings = settings
+        self._undo: list[Callable[[], None]] = []
         self._before = (None, None) if settings is None else _put_in_force(settings)
 
     @property
@@ -70,8 +71,18 @@ class Enabled:
         with _lock:
             if self in _handles:
                 _handles.remove(self)
+                for undo in reversed(self._undo):
+                    undo()
                 self._undo_settings()
                 _turn()
+
+    def then(self, undo: Callable[[], None]) -> None:
+        """Have something else undone when this is closed; at once if it is closed already."""
+        with _lock:
+            if self in _handles:
+                self._undo.append(undo)
+                return
+        undo()
 
     def _undo_settings(self) -> None:
         if self._settings is None:

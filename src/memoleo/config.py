@@ -29,6 +29,7 @@ from memoleo.http_rules._rule import Rule
 
 __all__ = [
     "Inference",
+    "Leo",
     "MetricsSettings",
     "Networking",
     "Ollama",
@@ -134,6 +135,13 @@ class Ollama(msgspec.Struct, frozen=True, kw_only=True):
     timeout: bool | float = False
 
 
+class Leo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where `memoleo.leo` finds the classes of a worker: ``package.module:Class``."""
+
+    hybrid_scorer: str = "src.modules.hybrid_scorer:HybridScorer"
+    post_enricher: str = "src.modules.post_enricher:PostEnricher"
+
+
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the numbers.
 
@@ -193,7 +201,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         which part of all hits is computed again and compared, from 0 to 1
     verify_per_minute
         how many that are at most, in one process
-    inference, networking, workers, ollama, metrics, savings
+    inference, networking, workers, ollama, leo, metrics, savings
         the sections of the same names
     http_rules
         which HTTP calls are cached
@@ -216,6 +224,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     networking: Networking = Networking()
     workers: Workers = Workers()
     ollama: Ollama = Ollama()
+    leo: Leo = Leo()
     metrics: MetricsSettings = MetricsSettings()
     savings: Savings = Savings()
     http_rules: tuple[Rule, ...] = ()
@@ -238,7 +247,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "caching.verify_per_minute": self.verify_per_minute,
         }
         values.update((f"types.{name}.ttl", ttl) for name, ttl in self.types.items())
-        for section in ("inference", "networking", "workers", "ollama", "metrics", "savings"):
+        for section in (
+            "inference", "networking", "workers", "ollama", "leo", "metrics", "savings",
+        ):  # fmt: skip
             fields = msgspec.structs.asdict(getattr(self, section))
             for table in ("profiles", "policies"):
                 if isinstance(fields.get(table), dict):
@@ -325,6 +336,7 @@ def _settings(values: dict[str, Any], origins: dict[str, str], file: str | None)
         networking=Networking(**sections["networking"]),
         workers=Workers(**sections["workers"]),
         ollama=Ollama(**sections["ollama"]),
+        leo=Leo(**sections["leo"]),
         metrics=MetricsSettings(**sections["metrics"]),
         savings=Savings(**sections["savings"], tokens=prices),
         http_rules=sections["http"].get("rules", ()),
