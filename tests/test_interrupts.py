@@ -6,14 +6,19 @@ import functools
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ollama
 import pytest
+import requests
+from scripted_ollama import ScriptedOllama
 
+import memoleo
 from memoleo import Cache, Metrics, content_cached
 from memoleo._interrupts import interruption
 
@@ -90,3 +95,33 @@ def test_every_alarm_reaches_the_program(tmp_path: Path, monkeypatch: pytest.Mon
             [2 * number] for number in range(1000, 1100)
         ]
     assert runs == list(range(1000, 1100))
+
+
+def by_requests(url: str) -> None:
+    requests.post(f"{url}/api/generate", json={"model": "m", "prompt": "why?", "stream": False})
+
+
+def by_ollama(url: str) -> None:
+    with ollama.Client(url) as client:
+        client.generate("m", "why?")
+
+
+@pytest.mark.parametrize("ask", [by_requests, by_ollama])
+def test_time_limit_holds_while_another_thread_is_asking(ask: Any) -> None:
+    """A call that waits for another one's answer ends in time, and isn't sent after all."""
+    with (
+        ScriptedOllama() as server,
+        memoleo.enable("requests", "ollama", rules=["ollama"], cache="memory://"),
+    ):
+        server.gate.clear()
+        leader = threading.Thread(target=ask, args=(server.url,))
+        leader.start()
+        while not server.requests["/api/generate"]:
+            time.sleep(0.005)
+        with handled_by(too_late):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Late):
+                ask(server.url)
+        server.gate.set()
+        leader.join()
+        assert server.requests["/api/generate"] == 1

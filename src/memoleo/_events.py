@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from memoleo._interrupts import pass_on
+
 __all__ = ["KINDS", "Event", "Hook", "Spell", "extras", "listeners", "logger", "tell", "wanted"]
 
 logger = logging.getLogger("memoleo")
@@ -99,7 +101,8 @@ def tell(hooks: Iterable[Hook], event: Event) -> None:
         try:
             if _wants(hook, event.outcome):
                 hook(event)
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             logger.exception("a hook of memoleo failed", extra=extras("hook_failed"))
 
 

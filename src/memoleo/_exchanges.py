@@ -16,6 +16,7 @@ from memoleo._events import extras, logger
 from memoleo._exchange_parts import describe
 from memoleo._fingerprint import fingerprint
 from memoleo._flow import Intent
+from memoleo._interrupts import pass_on
 from memoleo._policy import Policy
 from memoleo._reader import Missed
 from memoleo._steps import Returned
@@ -186,7 +187,8 @@ class Exchanges:
         return lane
 
     def note(self, what: str, error: Exception) -> None:
-        """Log a failure of ours, once for each kind."""
+        """Log a failure of ours, once for each kind; a time limit of the program's is passed on."""
+        pass_on(error)
         if what not in self._noted:
             self._noted.add(what)
             logger.warning(

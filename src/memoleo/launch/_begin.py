@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from memoleo._default import configure
 from memoleo._enable import enable
 from memoleo._events import extras, logger
 from memoleo._imports import spare_imports
 from memoleo._switch import OBSERVED
-from memoleo.launch._observed import Recorder
+from memoleo.hooks import listen
+from memoleo.launch._observed import OUTCOMES, Recorder
 
 __all__ = ["begin"]
 
@@ -20,7 +20,7 @@ def begin() -> None:
     try:
         folder = os.environ.get(OBSERVED)
         if folder:
-            configure(hooks=[Recorder(folder)])
+            listen(Recorder(folder), kinds=OUTCOMES)
         enable()
     except Exception as error:
         logger.warning(

@@ -12,9 +12,10 @@ import msgspec
 
 from memoleo._events import Event
 
-__all__ = ["Recorder", "Saving", "Sighting", "read_sightings", "sum_up"]
+__all__ = ["OUTCOMES", "Recorder", "Saving", "Sighting", "read_sightings", "sum_up"]
 
-_OUTCOMES = ("would_hit", "would_miss")
+OUTCOMES = ("would_hit", "would_miss")
+"""The events that are written down."""
 
 
 class Sighting(msgspec.Struct, frozen=True, array_like=True):
@@ -73,8 +74,6 @@ class Recorder:
         self._file = -1
 
     def __call__(self, event: Event) -> None:
-        if event.outcome not in _OUTCOMES:
-            return
         with suppress(OSError):  # whoever collects may have gone
             self._write(event)
 

@@ -11,6 +11,7 @@ from typing import Any
 from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
+from memoleo._interrupts import pass_on
 from memoleo._store import Job
 from memoleo.patches._ollama_batches import Batch
 from memoleo.patches._ollama_call import Call
@@ -186,6 +187,7 @@ class Answers:
             )
 
     def _note(self, what: str, error: Exception) -> None:
+        pass_on(error)
         if what not in self._failed:
             self._failed.add(what)
             logger.warning(
