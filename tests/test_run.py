@@ -370,6 +370,9 @@ def test_module_that_only_has_the_name_of_a_package(folder: Path) -> None:
     write(folder / "ollama.py", "def chat():\n    return 'mine'")
     write(folder / "script.py", "import ollama; print(ollama.chat())")
     assert run("script.py").stdout == "mine\n"
+    for source in ("1 / 0", "import absent_module", "def broken(:", "raise SystemExit(4)"):
+        write(folder / "ollama.py", source)
+        same("script.py")
 
 
 def test_threads_that_import_at_once_are_all_covered(folder: Path, server: ScriptedOllama) -> None:

@@ -173,6 +173,13 @@ class _Loader:
         return getattr(self.__dict__["_loader"], name)
 
 
+# Python leaves the machinery of imports out of tracebacks, by the name of its files: whoever reads
+# why a module fails is not to find us in between.
+_Loader.exec_module.__code__ = _Loader.exec_module.__code__.replace(
+    co_filename="<frozen importlib._bootstrap>"
+)
+
+
 def _imported(module: ModuleType) -> None:
     from memoleo.errors import ConfigError
 
