@@ -28,14 +28,14 @@ def process(job):
     return PostEnricher().run_post_enrichment(result)
 
 
-def work(drain):
+def work(drain, poll):
     """Take jobs until there is none."""
     while True:
         raw = command("LPOP", "entries")
         if raw is None:
             if drain:
                 return
-            time.sleep(0.5)
+            time.sleep(poll)
             continue
         job = json.loads(raw)
         result = process(job)
@@ -49,11 +49,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drain", action="store_true", help="end when the queue is empty")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--poll", type=float, default=0.5, metavar="SECONDS")
     given = parser.parse_args()
-    threads = [threading.Thread(target=work, args=(given.drain,)) for _ in range(given.threads - 1)]
+    threads = [
+        threading.Thread(target=work, args=(given.drain, given.poll))
+        for _ in range(given.threads - 1)
+    ]
     for thread in threads:
         thread.start()
-    work(given.drain)
+    work(given.drain, given.poll)
     for thread in threads:
         thread.join()
 
