@@ -108,6 +108,31 @@ class TestEntries:
         assert "Rumpelstilzchen" in text
         assert "3,002 letters" in text
 
+    def test_answers_of_libraries(self, run: Run, cache: Cache) -> None:
+        """Answers of a model and of an HTTP service are shown as plain data."""
+        import httpx
+        import ollama
+        from scripted_http import ScriptedHttp
+        from scripted_ollama import ScriptedOllama
+
+        ask = [{"role": "user", "content": "why?"}]
+        with (
+            ScriptedOllama() as model,
+            ollama.Client(model.url, verify=False) as client,
+            memoleo.enable("ollama", cache=cache),
+        ):
+            said = client.chat("m", ask).message.content
+        with ScriptedHttp() as server, httpx.Client(verify=False) as web:
+            rules = [{"method": "POST", "url": f"{server.url}/*", "type": "web"}]
+            with memoleo.enable("httpx", rules=rules, cache=cache):
+                web.post(f"{server.url}/score", json={"text": "x"})
+        found = json.loads(run("entries", "--json", "--values").stdout)["entries"]
+        values = {entry["type"]: entry["value"] for entry in found}
+        assert values["ollama.chat"]["message"]["content"] == said
+        assert values["web"]["status"] == 200
+        with_them = {entry.type: entry.value for entry in cache.entries()}
+        assert with_them["ollama.chat"]["message"]["content"] == said
+
     def test_more_than_are_shown(self, run: Run, cache: Cache) -> None:
         """A limit says that there is more."""
         fill(cache)

@@ -340,6 +340,21 @@ class TestKinds:
         assert len(outer) == 3
         assert inner == []
 
+    async def test_a_block_that_is_left_in_another_context(self, cache: Cache) -> None:
+        """Entering in one task and leaving in another, as fixtures do, is no error."""
+        f = content_cached(cache=cache)(str.upper)
+        for block in (memoleo.explain(), memoleo.verify(1.0)):
+
+            async def enter(block: Any = block) -> None:
+                block.__enter__()
+
+            async def leave(block: Any = block) -> None:
+                block.__exit__(None, None, None)
+
+            await asyncio.create_task(enter())
+            await asyncio.create_task(leave())
+        assert f("a") == "A"
+
     def test_methods_of_all_kinds(self, cache: Cache) -> None:
         """explain works through instances, classes and static methods."""
 

@@ -27,6 +27,7 @@ from memoleo._verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
+from memoleo.codecs._readers import reader_of
 from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper
@@ -255,7 +256,9 @@ class Calls:
 
     def codec_named(self, name: str) -> Codec:
         """Return the codec of an entry that was written with the codec of this name."""
-        return self.stream_codec if name == self.stream_codec.name else self.codec
+        if name == self.stream_codec.name:
+            return self.stream_codec
+        return (None if name == self.codec.name else reader_of(name)) or self.codec
 
     def forget(self, key: bytes, variants: int = 1) -> bool:
         """Remove what is stored for a call; whether there was anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from memoleo._reader import Missed
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.codecs._compress import compress, decompress
+from memoleo.codecs._readers import show_with
 from memoleo.errors import CodecError
 from memoleo.http_rules._control import fresh_until, renewed, validators
 from memoleo.http_rules._judge import FAILURES, acceptable, public
@@ -81,6 +83,19 @@ class _AnswerCodec:
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Answer).decode
 _codec = _AnswerCodec()
+
+
+def _shown(payload: bytes) -> dict[str, Any]:
+    """Return an answer as people may read it."""
+    answer = _codec.decode(payload).answer
+    assert answer is not None
+    body: Any = answer.body
+    with suppress(UnicodeDecodeError):
+        body = answer.body.decode()
+    return {"status": answer.status, "headers": dict(answer.headers), "body": body}
+
+
+show_with(_AnswerCodec.name, _shown)
 
 
 class _Unavailable(Exception):

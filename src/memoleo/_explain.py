@@ -108,12 +108,11 @@ class _Explaining:
 
     def __init__(self) -> None:
         self.found: list[Explanation] = []
-        self._tokens: list[Any] = []
         self._switch = _switch.Switch(Mode.INSPECT)
 
     def __enter__(self) -> list[Explanation]:
         self._switch.__enter__()
-        self._tokens.append(_listener.set(self.found.append))
+        _listener.set((self.found.append, _listener.get()))
         return self.found
 
     def __exit__(
@@ -122,13 +121,14 @@ class _Explaining:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _listener.reset(self._tokens.pop())
+        within = _listener.get()
+        if within is not None:
+            _listener.set(within[1])
         self._switch.__exit__(kind, error, traceback)
 
 
-_listener: ContextVar[Callable[[Explanation], None] | None] = ContextVar(
-    "memoleo_explain", default=None
-)
+_Listening = tuple[Callable[[Explanation], None], "_Listening | None"]
+_listener: ContextVar[_Listening | None] = ContextVar("memoleo_explain", default=None)
 
 
 def explain() -> _Explaining:
@@ -144,8 +144,9 @@ def explain() -> _Explaining:
 
 def record(store: Store, job: Job, codec_named: Callable[[str], Codec]) -> None:
     """Hand an explanation of a call to the block of `explain` around it, if there is one."""
-    listener = _listener.get()
-    if listener is not None:
+    within = _listener.get()
+    if within is not None:
+        listener = within[0]
         try:
             listener(explain_call(store, job, codec_named))
         except Exception as error:

@@ -155,7 +155,8 @@ class Verification:
             return True
 
 
-_around: ContextVar[Verification | None] = ContextVar("memoleo_verify", default=None)
+_Around = tuple[Verification, "_Around | None"]
+_around: ContextVar[_Around | None] = ContextVar("memoleo_verify", default=None)
 _of_settings: tuple[Any, Verification | None] = (None, None)
 
 
@@ -164,7 +165,7 @@ def verification() -> Verification | None:
     if mode.get() is Mode.INSPECT:
         around = _around.get()
         if around is not None:
-            return around
+            return around[0]
     return by_settings()
 
 
@@ -186,12 +187,11 @@ class _Verifying:
 
     def __init__(self, verification: Verification) -> None:
         self._verification = verification
-        self._tokens: list[Any] = []
         self._switch = _switch.Switch(Mode.INSPECT)
 
     def __enter__(self) -> None:
         self._switch.__enter__()
-        self._tokens.append(_around.set(self._verification))
+        _around.set((self._verification, _around.get()))
 
     def __exit__(
         self,
@@ -199,7 +199,9 @@ class _Verifying:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _around.reset(self._tokens.pop())
+        within = _around.get()
+        if within is not None:
+            _around.set(within[1])
         self._switch.__exit__(kind, error, traceback)
 
 

@@ -51,6 +51,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what is stored, the newest first: all of it, or what matches every option given."""
+    if values:
+        _readers()
     with open_cache(url) as cache:
         try:
             found = cache.entries(
@@ -90,6 +92,13 @@ def _plain(entry: StoredEntry) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         return repr(value)
+
+
+def _readers() -> None:
+    """Learn to show what libraries' answers look like in a store."""
+    # Heavy imports that few look-ups need.
+    import memoleo._exchanges
+    import memoleo.patches._ollama_codec  # noqa: F401
 
 
 def _value(entry: StoredEntry) -> Any:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from memoleo._stream import Recorded
+from memoleo.codecs._readers import show_with
 from memoleo.errors import CodecError
 from memoleo.patches import _ollama_parts as wire
 from memoleo.patches._ollama_parts import NAME, Part, Stored, auto
@@ -226,3 +227,12 @@ class FieldsCodec:
     def decode(self, payload: bytes) -> Stored:
         """See `Codec.decode`."""
         return unpack(payload, self.asked, self.answer)
+
+
+def _shown(payload: bytes) -> dict[str, Any]:
+    """Return an answer as people may read it, without the name that each caller gives."""
+    whole: dict[str, Any] = Stored.unpack(payload, "").whole()
+    return {name: value for name, value in whole.items() if name != "model" or value}
+
+
+show_with(NAME, _shown)
