@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
-from memoleo._targets import targets_of
 from memoleo._units import Duration
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
@@ -22,7 +21,9 @@ from memoleo.patches._package import Package
 from memoleo.patches.httpx import HttpxPackage
 from memoleo.patches.ollama import OllamaPackage, is_client, wrapped_client
 from memoleo.patches.requests import RequestsPackage
-from memoleo.patches.targets import TargetAnswers, Targets
+
+if TYPE_CHECKING:
+    from memoleo.patches.targets import TargetAnswers, Targets
 
 __all__ = ["Enabled", "disable", "enable", "proxy"]
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 _PACKAGES: dict[str, Package] = {
     package.name: package for package in (OllamaPackage(), RequestsPackage(), HttpxPackage())
 }
-_targets = Targets()
+_targets: Targets | None = None
 _lock = threading.RLock()
 _handles: list[Enabled] = []
 
@@ -53,7 +54,7 @@ class Enabled:
     """
 
     def __init__(
-        self, answers: dict[str, Any], own: TargetAnswers, settings: Settings | None = None
+        self, answers: dict[str, Any], own: TargetAnswers | None, settings: Settings | None = None
     ) -> None:
         self._answers = answers
         self._own = own
@@ -64,7 +65,8 @@ class Enabled:
     @property
     def targets(self) -> tuple[str, ...]:
         """The names of the packages, and the paths of the targets, that it enabled."""
-        return (*self._answers, *(target.path for target in self._own.targets))
+        own = () if self._own is None else self._own.targets
+        return (*self._answers, *(target.path for target in own))
 
     def close(self) -> None:
         """Undo it. Closing twice is harmless."""
@@ -182,9 +184,11 @@ def enable(
     settings = _settings.current() if own is None else own
     if own is not None and cache is None:
         cache = own.cache_url
-    wanted = targets_of(() if targets is None else targets)
-    if config is not None or not names:
-        wanted = (*settings.targets, *wanted)
+    wanted = () if config is None and names else settings.targets
+    if targets is not None:
+        from memoleo._targets import targets_of
+
+        wanted = (*wanted, *targets_of(targets))
     packages = _chosen(names, settings)
     options: dict[str, Any] = {
         "rules": rules,
@@ -202,7 +206,7 @@ def enable(
         for name, package in packages.items()
     }
     with _lock:
-        handle = Enabled(answers, TargetAnswers(wanted, opened, strict), own)
+        handle = Enabled(answers, _wish(wanted, opened, strict), own)
         _handles.append(handle)
         try:
             _turn()
@@ -311,8 +315,21 @@ def _put_in_force(settings: Settings) -> tuple[Settings | None, bool | None]:
     return _settings.use(settings), on
 
 
+def _wish(targets: tuple[Any, ...], cache: Cache | None, strict: bool) -> TargetAnswers | None:
+    """Return what is wanted in classes and functions of the program, if anything is."""
+    global _targets
+    if not targets:
+        return None
+    from memoleo.patches.targets import TargetAnswers, Targets
+
+    if _targets is None:
+        _targets = Targets()
+    return TargetAnswers(targets, cache, strict)
+
+
 def _turn() -> None:
     """Bring everything in line with the handles that are open."""
-    _targets.turn([each._own for each in _handles if each._own.targets])
+    if _targets is not None:
+        _targets.turn([each._own for each in _handles if each._own is not None])
     for name, package in _PACKAGES.items():
         package.turn([each._answers[name] for each in _handles if name in each._answers])

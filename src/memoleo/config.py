@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,9 +23,11 @@ from memoleo._config_files import (
     sqlite_url,
 )
 from memoleo._config_keys import ALIASES, KEYS, TABLES, kind_of
-from memoleo._targets import Target
 from memoleo.errors import ConfigError
-from memoleo.http_rules._rule import Rule
+
+if TYPE_CHECKING:
+    from memoleo._targets import Target
+    from memoleo.http_rules._rule import Rule
 
 __all__ = [
     "Inference",

@@ -33,7 +33,13 @@ def rebind(replaced: Mapping[int, Any]) -> None:
 
 
 def unreachable(functions: Iterable[Any]) -> list[str]:
-    """Return who holds one of these functions and can't be made to let go, in words."""
+    """Return who holds one of these functions and can't be made to let go, in words.
+
+    Parameters
+    ----------
+    functions
+        yields them; whoever calls this holds none of them in a container
+    """
     held = [each for each in functions if isinstance(each, FunctionType)]
     if not held:
         return []

@@ -8,6 +8,7 @@ from typing import Any
 from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._exchanges import Exchange, Exchanges
+from memoleo._interrupts import pass_on
 from memoleo.config import Settings
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._presets import PRESETS, rules_of
@@ -69,7 +70,8 @@ class Stack:
             return False
         try:
             return _switch.enabled() and _switch.mode.get() is not _switch.Mode.BYPASS
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             return False
 
     def names(self, method: str, url: str) -> bool:
@@ -90,6 +92,7 @@ class Stack:
         return None
 
     def note(self, what: str, error: Exception) -> None:
-        """Log a failure of ours, once for each kind."""
+        """Log a failure of ours, once for each kind; pass on what a signal handler raised."""
+        pass_on(error)
         if self.all:
             self.all[0].note(what, error)

@@ -15,6 +15,7 @@ import msgspec
 
 from memoleo import _switch
 from memoleo._exchanges import Asking, Exchange, Exchanges, Lane, Sent
+from memoleo._interrupts import pass_on
 from memoleo._policy import Policy
 from memoleo._reader import Missed
 from memoleo._steps import Returned
@@ -143,6 +144,7 @@ class _OllamaExchange(Exchange):
                 raise _NoListing(answer.status)
             models.listed(self._server, answer.json(), changes)
         except Exception as error:
+            pass_on(error)
             return models.failed(self._server, self._question.model, error)
         return models.find(self._server, self._question.model, self._lane.cache)
 

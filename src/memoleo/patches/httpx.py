@@ -6,251 +6,34 @@ Every call of a client, and every function of the package, ends in ``Client.send
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from memoleo._cache import Cache
-from memoleo._exchanges import Exchange, Exchanges, Sent
-from memoleo._imports import when_imported
 from memoleo._patch import Patch
-from memoleo.config import Settings
-from memoleo.errors import CircuitOpenError
-from memoleo.http_rules._messages import Answer
-from memoleo.patches._http_stack import Stack, exchanges_for
-from memoleo.patches._ollama_models import TIMEOUT
-from memoleo.patches._passing import passing
+from memoleo.patches._http_package import HttpPackage
+
+if TYPE_CHECKING:
+    from memoleo.patches._http_stack import Stack
 
 __all__ = ["HttpxPackage"]
 
 
-class HttpxPackage:
-    """The clients of httpx, patched while somebody wants it; see `Package`."""
+class HttpxPackage(HttpPackage):
+    """The clients of httpx."""
 
     name = "httpx"
-    options = frozenset({"rules"})
 
-    def __init__(self) -> None:
-        self._stack = Stack()
-        self._patches: list[Patch] = []
-        self._lock = threading.Lock()
-        self._unhook: Callable[[], None] | None = None
-
-    def wanted(self, settings: Settings) -> bool:
-        """See `Package.wanted`."""
-        return bool(settings.http_rules)
-
-    def answers(
-        self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
-    ) -> Exchanges:
-        """See `Package.answers`."""
-        return exchanges_for(cache, settings, options, _failures)
-
-    def turn(self, stack: Sequence[Exchanges]) -> None:
-        """See `Package.turn`."""
-        self._stack.use(stack)
-        if not stack:
-            if self._unhook is not None:
-                self._unhook()
-                self._unhook = None
-            with self._lock:
-                for patch in reversed(self._patches):
-                    patch.restore()
-        elif self._unhook is None:
-            self._unhook = when_imported("httpx", self._imported)
-        elif self._patches and "httpx" in sys.modules:
-            self._imported(sys.modules["httpx"])
-
-    def _imported(self, package: ModuleType) -> None:
-        with self._lock:
-            if self._stack.empty:
-                return
-            if not self._patches:
-                self._patches = [
-                    Patch(package.Client, "send", lambda original: _send(original, self._stack)),
-                    Patch(
-                        package.AsyncClient, "send", lambda original: _asend(original, self._stack)
-                    ),
-                ]
-            for patch in self._patches:
-                patch.apply()
-
-
-def _failures() -> tuple[type[BaseException], ...]:
-    import httpx
-
-    return (httpx.TransportError,)
-
-
-class _Call:
-    """A call that is to be answered; what its synchronous and asynchronous forms share."""
-
-    def __init__(
-        self, exchange: Exchange, client: Any, request: Any, auth: Any, kwargs: Any
-    ) -> None:
-        self.auth = auth
-        self.exchange = exchange
-        self.client = client
-        self.request = request
-        self.stream = bool(kwargs.get("stream", False))
-        follows = kwargs.get("follow_redirects")
-        self.follows = follows if isinstance(follows, bool) else client.follow_redirects
-        self.options = {name: value for name, value in kwargs.items() if name != "stream"}
-        self.started = time.perf_counter()
-
-    def aside(self, url: str) -> Any:
-        """Return a request for another URL of the same server, by the same caller."""
+    def failures(self) -> tuple[type[BaseException], ...]:
+        """See `HttpPackage.failures`."""
         import httpx
 
-        headers = httpx.Headers(self.request.headers)
-        for name in ("Content-Length", "Content-Type", "Transfer-Encoding"):
-            headers.pop(name, None)
-        timeout = httpx.Timeout(TIMEOUT).as_dict()
-        return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
+        return (httpx.TransportError,)
 
-    def said(self, response: Any, request: Any) -> Answer:
-        from memoleo.patches._httpx_responses import answer_of
+    def patches(self, package: ModuleType, stack: Stack) -> list[Patch]:
+        """See `HttpPackage.patches`."""
+        from memoleo.patches._httpx_calls import asend, send
 
-        return answer_of(response, request, response.content)
-
-    def sent(self, response: Any, request: Any) -> Sent:
-        from memoleo.patches._httpx_responses import answer_of
-
-        if request is not self.request and response.request is request:
-            response.request = self.request
-        if self.stream:
-            return Sent(None, response)
-        return Sent(answer_of(response, self.request, response.content), response)
-
-    def refused(self, error: CircuitOpenError) -> Exception:
-        from memoleo.patches._httpx_responses import CircuitOpen
-
-        refused = CircuitOpen(error.host, error.retry_in)
-        refused._request = self.request
-        return refused
-
-    def fits(self, sent: Sent) -> bool:
-        from memoleo.patches._httpx_responses import fits
-
-        return sent.response is not None or sent.answer is None or fits(sent.answer, self.follows)
-
-    def response(self, sent: Sent) -> Any:
-        from memoleo.patches._httpx_responses import (
-            Recorder,
-            answer_of,
-            authorize,
-            response_of,
-        )
-
-        response = sent.response
-        if response is None:
-            assert sent.answer is not None
-            authorize(self.request, self.auth)
-            return response_of(sent.answer, self.request, self.client, stream=self.stream)
-        if self.stream and not response.is_stream_consumed:
-
-            def keep(body: bytes, ms: float) -> None:
-                self.exchange.keep(answer_of(response, self.request, body), ms)
-
-            Recorder(response, keep, self.exchange.ended, self.started)
-        return response
-
-
-def _begun(stack: Stack, client: Any, request: Any, kwargs: Any) -> _Call | None:
-    """Return a call that is to be answered; `None` for one that is none of our business."""
-    if not stack.at_work():
-        return None
-    try:
-        if not stack.names(request.method, str(request.url)) or client.is_closed:
-            return None
-        import httpx
-
-        from memoleo.patches._httpx_responses import request_of
-
-        auth = kwargs.get("auth", httpx.USE_CLIENT_DEFAULT)
-        if auth is httpx.USE_CLIENT_DEFAULT:
-            auth = client.auth
-        asked = request_of(client, request, auth)
-        exchange = None if asked is None else stack.exchange(asked)
-        return None if exchange is None else _Call(exchange, client, request, auth, kwargs)
-    except Exception as error:
-        stack.note("reading a request", error)
-        return None
-
-
-def _send(original: Any, stack: Stack) -> Callable[..., Any]:
-    """Return what stands in for ``Client.send``."""
-
-    @wraps(original)
-    def send(self: Any, request: Any, **kwargs: Any) -> Any:
-        call = _begun(stack, self, request, kwargs)
-        if call is None:
-            return original(self, request, **kwargs)
-        from memoleo.patches._httpx_responses import with_extra
-
-        def ask(extra: Mapping[str, str]) -> Sent:
-            own = with_extra(request, extra)
-            with passing():
-                response = original(self, own, **kwargs)
-            return call.sent(response, own)
-
-        def aside(url: str) -> Answer:
-            own = call.aside(url)
-            with passing():
-                return call.said(original(self, own, **call.options), own)
-
-        try:
-            sent = call.exchange.run(ask, aside=aside, streamed=call.stream)
-        except CircuitOpenError as error:
-            raise call.refused(error) from None
-        if not call.fits(sent):
-            with passing():
-                return original(self, request, **kwargs)
-        response = call.response(sent)
-        if sent.response is None:
-            for hook in self.event_hooks["response"]:
-                hook(response)
-        return response
-
-    return send
-
-
-def _asend(original: Any, stack: Stack) -> Callable[..., Any]:
-    """Return what stands in for ``AsyncClient.send``."""
-
-    @wraps(original)
-    async def send(self: Any, request: Any, **kwargs: Any) -> Any:
-        call = _begun(stack, self, request, kwargs)
-        if call is None:
-            return await original(self, request, **kwargs)
-        from memoleo.patches._httpx_responses import with_extra
-
-        async def ask(extra: Mapping[str, str]) -> Sent:
-            own = with_extra(request, extra)
-            with passing():
-                response = await original(self, own, **kwargs)
-            return call.sent(response, own)
-
-        async def aside(url: str) -> Answer:
-            own = call.aside(url)
-            with passing():
-                return call.said(await original(self, own, **call.options), own)
-
-        try:
-            sent = await call.exchange.arun(ask, aside=aside, streamed=call.stream)
-        except CircuitOpenError as error:
-            raise call.refused(error) from None
-        if not call.fits(sent):
-            with passing():
-                return await original(self, request, **kwargs)
-        response = call.response(sent)
-        if sent.response is None:
-            for hook in self.event_hooks["response"]:
-                await hook(response)
-        return response
-
-    return send
+        return [
+            Patch(package.Client, "send", lambda original: send(original, stack)),
+            Patch(package.AsyncClient, "send", lambda original: asend(original, stack)),
+        ]

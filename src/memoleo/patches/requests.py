@@ -7,93 +7,45 @@ not be sent, which costs more than everything else together.
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memoleo._cache import Cache
-from memoleo._exchanges import Exchange, Exchanges, Sent
-from memoleo._imports import when_imported
 from memoleo._patch import Patch
-from memoleo.config import Settings
 from memoleo.errors import CircuitOpenError
-from memoleo.http_rules._messages import Answer
-from memoleo.patches._http_stack import Stack, exchanges_for
-from memoleo.patches._ollama_models import TIMEOUT
-from memoleo.patches._passing import passing
+from memoleo.patches._http_package import HttpPackage
+
+if TYPE_CHECKING:
+    from memoleo._exchanges import Exchange
+    from memoleo.http_rules._messages import Answer
+    from memoleo.patches._http_stack import Stack
 
 __all__ = ["RequestsPackage"]
 
 
-class RequestsPackage:
-    """The class ``requests.Session``, patched while somebody wants it; see `Package`."""
+class RequestsPackage(HttpPackage):
+    """The class ``requests.Session``."""
 
     name = "requests"
-    options = frozenset({"rules"})
 
-    def __init__(self) -> None:
-        self._stack = Stack()
-        self._patches: list[Patch] = []
-        self._lock = threading.Lock()
-        self._unhook: Callable[[], None] | None = None
+    def failures(self) -> tuple[type[BaseException], ...]:
+        """See `HttpPackage.failures`."""
+        import requests
 
-    def wanted(self, settings: Settings) -> bool:
-        """See `Package.wanted`."""
-        return bool(settings.http_rules)
+        return (requests.ConnectionError, requests.Timeout)
 
-    def answers(
-        self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
-    ) -> Exchanges:
-        """See `Package.answers`."""
-        return exchanges_for(cache, settings, options, _failures)
+    def patches(self, package: ModuleType, stack: Stack) -> list[Patch]:
+        """See `HttpPackage.patches`."""
+        from memoleo.patches._requests_calls import Spelled
 
-    def turn(self, stack: Sequence[Exchanges]) -> None:
-        """See `Package.turn`."""
-        self._stack.use(stack)
-        if not stack:
-            if self._unhook is not None:
-                self._unhook()
-                self._unhook = None
-            with self._lock:
-                for patch in reversed(self._patches):
-                    patch.restore()
-        elif self._unhook is None:
-            self._unhook = when_imported("requests", self._imported)
-        elif self._patches and "requests" in sys.modules:
-            self._imported(sys.modules["requests"])
-
-    def _imported(self, package: ModuleType) -> None:
-        with self._lock:
-            if self._stack.empty:
-                return
-            if not self._patches:
-                from memoleo.patches._requests_calls import Spelled
-
-                spelled = Spelled(package.Session)
-                self._patches = [
-                    Patch(
-                        package.Session,
-                        "send",
-                        lambda original: _send(original, self._stack, spelled),
-                    ),
-                    Patch(
-                        package.Session,
-                        "request",
-                        lambda original: _request(original, self._stack, spelled),
-                    ),
-                ]
-            for patch in self._patches:
-                patch.apply()
-
-
-def _failures() -> tuple[type[BaseException], ...]:
-    import requests
-
-    return (requests.ConnectionError, requests.Timeout)
+        session = package.Session
+        spelled = Spelled(session)
+        return [
+            Patch(session, "send", lambda original: _send(original, stack, spelled)),
+            Patch(session, "request", lambda original: _request(original, stack, spelled)),
+        ]
 
 
 def _request(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
@@ -136,6 +88,9 @@ def _send(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
 
 
 def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwargs: Any) -> Any:
+    from memoleo._exchanges import Sent
+    from memoleo.patches._ollama_models import TIMEOUT
+    from memoleo.patches._passing import passing
     from memoleo.patches._requests_calls import fits, hooked
     from memoleo.patches._requests_responses import CircuitOpen, answer_of, response_of, teed
 

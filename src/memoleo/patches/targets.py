@@ -218,8 +218,8 @@ class Targets:
                 undone[id(site.inner)] = site.inner.__memoleo_wrapped__
             site.turn(None)
         new = [key for key in wanted if key not in self._sites]
-        plain = {key: _function(wanted[key][0], wanted[key][1]) for key in new}
-        held = unreachable(plain.values()) if look and new else []
+        held = unreachable(_function(*wanted[key][:2]) for key in new) if look and new else []
+        plain = {key: _function(*wanted[key][:2]) for key in new}
         done: dict[int, Any] = {}
         for key, (parent, name, wish) in wanted.items():
             site = self._sites.get(key) or _Site(parent, name)
