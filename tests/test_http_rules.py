@@ -113,7 +113,7 @@ def test_wrong_rules_are_refused(table: Mapping[str, Any], message: str) -> None
         ({"ignore_headers": ["X-Id"]}, request(headers=[("X-Id", "1")]), request()),
         ({"headers": ["X-A"]}, request(headers=[("X-B", "1")]), request()),
         ({"per_caller": False}, request(headers=[("Authorization", "Bearer a")]), request()),
-        ({"per_caller": False}, request(url=URL + "?api_key=1"), request(url=URL + "?api_key=2")),
+        ({"ignore_headers": ["X-Key"]}, request(headers=[("X-Key", "1")]), request()),
     ],
 )  # fmt: skip
 def test_same_calls_share_a_key(changes: Any, one: Request, other: Request) -> None:
@@ -135,6 +135,7 @@ def test_same_calls_share_a_key(changes: Any, one: Request, other: Request) -> N
         ({}, request(headers=[("Cookie", "id=1")]), request(headers=[("Cookie", "id=2")])),
         ({}, request(headers=[("X-Tenant", "a")]), request(headers=[("X-Tenant", "b")])),
         ({"per_caller": False}, request(headers=[("X-Tenant", "a")]), request()),
+        ({"per_caller": False}, request(url=URL + "?token=1"), request(url=URL + "?token=2")),
         ({}, request(url="https://a:1@api.example.com/v1/score"), request()),
         ({}, request(), request(verified=False)),
         ({"body": ["/a", "/b"]}, request({"a": 1}), request({"b": 1})),
@@ -248,6 +249,16 @@ def test_credentials_are_found() -> None:
         )
     )
     assert {b"hf_0123456789", b"password1", b"abcdefgh12"} <= set(found)
+    found = secrets_of(
+        request(
+            headers=[
+                ("Cookie", "sessionid=12345678; b=2"),
+                ("Authorization", "Basic bWU6c2VjcmV0LXdvcmQ="),
+            ]
+        )
+    )
+    assert {b"12345678", b"secret-word"} <= set(found)
+    assert b"sessionid" not in found
 
 
 @pytest.fixture

@@ -409,15 +409,13 @@ def test_what_was_taken_out_is_plain_afterwards(module: Any, cache: memoleo.Cach
     assert len(module.CALLS) == 2
 
 
-def test_what_can_not_be_keyed_is_called(
-    module: Any, cache: memoleo.Cache, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_can_not_be_keyed_is_called(module: Any, cache: memoleo.Cache) -> None:
     """A lock among the arguments costs the hit, not the call, and is said once."""
     with memoleo.enable(targets=[f"{PATH}:HybridScorer.locked"], cache=cache):
-        for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="locked is not cached where it can't be keyed"):
             assert module.HybridScorer().locked(threading.Lock()) == 1
+        assert module.HybridScorer().locked(threading.Lock()) == 1
     assert len(module.CALLS) == 2
-    assert sum("can't be keyed" in record.message for record in caplog.records) == 1
 
 
 def test_failures_are_never_stored(module: Any, cache: memoleo.Cache) -> None:

@@ -43,7 +43,7 @@ def describe(
         _named(headers),
         _data(content),
         kind,
-        fingerprint(caller_of(request)) if rule.per_caller else b"",
+        fingerprint(caller_of(request, parsed.uncounted)) if rule.per_caller else b"",
         request.verified,
         parsed.signature,
     )

@@ -68,7 +68,7 @@ def key_of(
             for text in header
         ],
         b"caller",
-        fingerprint(caller_of(request)) if rule.per_caller else b"",
+        fingerprint(caller_of(request, parsed.uncounted)) if rule.per_caller else b"",
     ]
     return sha256(_DOMAIN + b"".join(map(_frame, parts))).digest()
 
@@ -83,8 +83,6 @@ def counted_query(rule: Rule, query: str) -> list[str]:
         return []
     fields = [field.partition("=") for field in query.split("&") if field]
     kept = [each for each in fields if each[0] not in rule.parsed.params]
-    if not rule.per_caller:
-        kept = [each for each in kept if not is_credential(each[0].lower())]
     return ["".join(each) for each in sorted(kept, key=lambda each: each[0])]
 
 
@@ -106,12 +104,20 @@ def counted_headers(rule: Rule, request: Request) -> list[tuple[str, str]]:
     return found
 
 
-def caller_of(request: Request) -> list[bytes]:
-    """Return what tells who asks; nothing for somebody without a name."""
+def caller_of(request: Request, uncounted: frozenset[str] = frozenset()) -> list[bytes]:
+    """Return what tells who asks; nothing for somebody without a name.
+
+    Parameters
+    ----------
+    request
+        the call
+    uncounted
+        names of headers that say nothing
+    """
     signs: list[bytes] = []
     for name, value in request.headers:
         lower = name.lower()
-        if is_credential(lower):
+        if is_credential(lower) and lower not in uncounted:
             signs += [lower.encode(), value.encode("utf-8", "surrogateescape")]
     user = place_of(request.url).user
     if user:
@@ -125,11 +131,16 @@ def secrets_of(request: Request) -> list[bytes]:
     """Return the credentials of a request, as they would look in an answer that repeats them."""
     found: list[str] = []
     for name, value in request.headers:
-        if is_credential(name.lower()):
-            found += value.replace(";", " ").replace("=", " ").replace(",", " ").split()
-            found.append(value)
+        lower = name.lower()
+        if lower == "cookie":
+            found += [each.partition("=")[2].strip() for each in value.split(";")]
+        elif is_credential(lower):
+            scheme, _, rest = value.strip().partition(" ")
+            found += [value.strip(), rest]
+            if scheme.lower() == "basic":
+                found.append(_password(rest))
     place = place_of(request.url)
-    found += place.user.split(":")
+    found.append(place.user.partition(":")[2])
     for field in place.query.split("&"):
         name, _, value = field.partition("=")
         if is_credential(name.lower()):
@@ -137,3 +148,12 @@ def secrets_of(request: Request) -> list[bytes]:
     return [
         each.encode("utf-8", "surrogateescape") for each in found if len(each) >= _SHORTEST_SECRET
     ]
+
+
+def _password(pair: str) -> str:
+    from base64 import b64decode
+
+    try:
+        return b64decode(pair).decode().partition(":")[2]
+    except ValueError:
+        return ""

@@ -48,14 +48,24 @@ def ollama_exchange(
     question = read(paths[1], body, streamed=streamed)
     if question is None:
         return None
-    if question.inputs is not None and len(question.inputs) != 1:
+    if _own_ideas(rule) or (question.inputs is not None and len(question.inputs) != 1):
         # Several texts have an entry each with the official client; here they have one.
         return Exchange(exchanges, lane, rule, request, key)
     scheme, _, host = place.origin.partition("://")
-    user = f"{place.user}@" if place.user else ""
+    user = f"{place.user}@" if place.user and rule.per_caller else ""
     address = f"{scheme}://{user}{host}{paths[0]}"
-    server = server_at(address, request.headers, query=place.query)
+    server = server_at(address, request.headers if rule.per_caller else (), query=place.query)
     return _OllamaExchange(exchanges, lane, rule, request, key, question, server, address)
+
+
+def _own_ideas(rule: Rule) -> bool:
+    """Whether a rule says what counts otherwise than the preset does."""
+    return (
+        rule.body is not None
+        or list(rule.ignore_body) != PRESETS["ollama"]["ignore_body"]
+        or rule.headers is not None
+        or bool(rule.parsed.uncounted or rule.parsed.params)
+    )
 
 
 class _NoListing(Exception):

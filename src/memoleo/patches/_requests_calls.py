@@ -125,6 +125,8 @@ class Spelled:
             return None
         prepared = known.prepared.copy()
         adapter = session.get_adapter(prepared.url)
+        if not isinstance(adapter, HTTPAdapter):
+            return None
         stream = kwargs.get("stream")
         if stream is None:
             stream = session.stream

@@ -11,10 +11,11 @@ from memoleo._cache import Cache
 from memoleo._cached import content_cached
 from memoleo._callable import WrappedCallable
 from memoleo._decorating import kind_of
-from memoleo._events import extras, logger
+from memoleo._events import extras
 from memoleo._targets import Target
 from memoleo._timed import timed
 from memoleo.errors import ConfigError, KeyingError
+from memoleo.patches._telling import tell
 
 __all__ = ["StandIn", "stand_in"]
 
@@ -108,11 +109,9 @@ def _guarded(run: Callable[..., Any], original: Callable[..., Any]) -> Callable[
         if not noted:
             noted.append(True)
             name = getattr(original, "__qualname__", repr(original))
-            logger.warning(
-                "%s is not cached where it can't be keyed: %s",
-                name,
-                error,
-                extra=extras("unkeyed", label=name, error=error),
+            tell(
+                f"{name} is not cached where it can't be keyed: {error}",
+                extras("unkeyed", label=name, error=error),
             )
 
     if kind_of(original) == "async":

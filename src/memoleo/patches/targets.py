@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import warnings
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from memoleo._cache import Cache
-from memoleo._events import extras, logger
+from memoleo._events import extras
 from memoleo._imports import forget_import, initializing, on_import
 from memoleo._patch import Patch
 from memoleo._targets import Target
@@ -20,6 +19,7 @@ from memoleo.errors import ConfigError
 from memoleo.patches._holders import rebind, unreachable
 from memoleo.patches._places import is_module, nearest, nearest_module, places
 from memoleo.patches._standins import StandIn, stand_in
+from memoleo.patches._telling import tell
 
 __all__ = ["TargetAnswers", "Targets"]
 
@@ -130,7 +130,7 @@ class Targets:
                 raise ConfigError("; ".join(strict))
             self._settle(wanted)
         for _, said in problems:
-            warnings.warn(f"memoleo.enable: {said}", RuntimeWarning, stacklevel=5)
+            tell(said, extras("not_patched"))
 
     def _await(self) -> None:
         """Wait for the imports of all modules that a target may mean."""
@@ -169,7 +169,7 @@ class Targets:
             }
             problems += self._settle({**everything, **wanted}, look=False)
         for said in problems:
-            _tell(said)
+            tell(said, extras("not_patched"))
 
     def _resolved(
         self, target: Target, modules: Iterable[Any], *, fresh: bool = False
@@ -239,7 +239,7 @@ class Targets:
         problems += [f"{each}; calls that go there are not answered" for each in held]
         if look:
             for said in problems:
-                _tell(said)
+                tell(said, extras("not_patched"))
             return []
         return problems
 
@@ -251,11 +251,3 @@ def _is_wild(target: Target) -> bool:
 def _function(parent: Any, name: str) -> Any:
     found = vars(parent).get(name)
     return getattr(found, "__func__", found)
-
-
-def _tell(said: str) -> None:
-    """Warn; where warnings are errors, log: an import must not fail of it."""
-    try:
-        warnings.warn(f"memoleo.enable: {said}", RuntimeWarning, stacklevel=6)
-    except RuntimeWarning:
-        logger.warning("%s", said, extra=extras("not_patched"))
