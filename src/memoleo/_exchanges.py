@@ -99,7 +99,7 @@ show_with(_AnswerCodec.name, _shown)
 
 
 class _Unavailable(Exception):
-    """A status that is an error to whoever has something stale to serve instead."""
+    """A status that says that the server failed."""
 
     def __init__(self, sent: Sent) -> None:
         super().__init__(f"status {0 if sent.answer is None else sent.answer.status}")
@@ -385,7 +385,8 @@ class Exchange:
         elif answer is not None:
             sent = Sent(self._dated(answer), sent.response, self.request)
         self.answered = sent
-        if status in FAILURES and self._lane.policy.stale_if_error:
+        if status in FAILURES:
+            # Others who wait for this answer take over one by one, instead of all at once.
             self.failed = _Unavailable(sent)
             raise self.failed
         return sent
