@@ -197,6 +197,7 @@ class _OllamaExchange(Exchange):
             tags=self._tags,
             codec=self._codec,
             place=job.place or (self._place if model is Unsure.UNKNOWN else None),
+            describe=job.describe,
         )
 
     def _place(self) -> bytes | None:
