@@ -189,3 +189,14 @@ async def test_asynchronous_clients(server: ScriptedOllama, on: memoleo.Cache) -
             assert json.loads([line async for line in r.aiter_lines()][-1])["done"]
     assert by_client(server.url, body) == first
     assert server.asked == 1
+
+
+def test_without_rules_the_presets_are_in_force(
+    server: ScriptedOllama, cache: memoleo.Cache
+) -> None:
+    """`enable` with nothing but names answers what the presets name, for each of the packages."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "why?"}], "stream": False}
+    with memoleo.enable("ollama", "requests", "httpx", cache=cache):
+        for way in WAYS:
+            way(server.url, body)
+    assert server.asked == 1

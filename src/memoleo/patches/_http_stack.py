@@ -30,7 +30,7 @@ def rules_for(settings: Settings, options: Mapping[str, Any]) -> tuple[Rule, ...
     given = options["rules"]
     own = () if given is None else rules_of(given)
     found = (*own, *rules_of(settings.http_rules))
-    return found if found or given is not None else rules_of(PRESETS)
+    return found if found or given is not None else rules_of(tuple(PRESETS))
 
 
 def exchanges_for(
