@@ -361,6 +361,24 @@ def test_an_answer_says_how_long_it_is_fresh() -> None:
         assert len(server.seen) == sent
 
 
+def test_an_answer_that_is_stale_by_its_own_account_excuses_a_failure() -> None:
+    """Past its `max-age` an answer is asked for anew, and stands in if that fails."""
+    now = [1000.0]
+    cache = memoleo.Cache("memory://", metrics=memoleo.Metrics(), clock=lambda: now[0])
+    server = Server(answer(Cache_Control="max-age=5"), ConnectionError("down"))
+    options: dict[str, Any] = {"ttl": 100, "obey_cache_control": True}
+    exchange(cache, **options).run(server)
+    now[0] += 6
+    with pytest.raises(ConnectionError):
+        exchange(cache, **options).run(server)
+    excused = exchange(cache, **options, stale_if_error=10).run(server)
+    assert excused.answer is not None
+    assert excused.answer.body == answer().body
+    now[0] += 10
+    with pytest.raises(ConnectionError):
+        exchange(cache, **options, stale_if_error=10).run(server)
+
+
 def test_cookies_and_repeated_credentials_are_not_stored(cache: memoleo.Cache) -> None:
     """A cookie is stripped from what is stored, and an echo of a token is not stored at all."""
     server = Server(answer(Set_Cookie="id=1"))

@@ -276,8 +276,12 @@ class Exchange:
             job = self._job(lambda: _drive(self._asking(), send, aside), streamed)
             calls = self._lane.cache.calls
             sent: Sent = calls.call(job)
-            if not _holds(sent.answer, self._lane) and sent.response is None:
-                sent = calls.call(job, Intent.REFRESH)
+            if self._outlived(sent):
+                try:
+                    sent = calls.call(job, Intent.REFRESH)
+                except Exception:
+                    if not self._excused(sent):
+                        raise
             return sent
         except _Unavailable as error:
             return error.sent
@@ -295,8 +299,12 @@ class Exchange:
             job = self._job(lambda: _adrive(self._asking(), send, aside), streamed)
             calls = self._lane.cache.calls
             sent: Sent = await calls.acall(job)
-            if not _holds(sent.answer, self._lane) and sent.response is None:
-                sent = await calls.acall(job, Intent.REFRESH)
+            if self._outlived(sent):
+                try:
+                    sent = await calls.acall(job, Intent.REFRESH)
+                except Exception:
+                    if not self._excused(sent):
+                        raise
             return sent
         except _Unavailable as error:
             return error.sent
@@ -314,6 +322,18 @@ class Exchange:
             return None
         answer: Answer = found.answer
         return answer
+
+    def _outlived(self, sent: Sent) -> bool:
+        """Whether a stored answer is stale by its own account, and nobody has asked anew yet."""
+        stored = sent.response is None and self.failed is None
+        return stored and not _holds(sent.answer, self._lane)
+
+    def _excused(self, sent: Sent) -> bool:
+        """Whether an answer that is stale by its own account is served, since the call failed."""
+        if self.failed is None or sent.answer is None or sent.answer.fresh_until is None:
+            return False
+        past = self._lane.cache.calls.store.clock() - sent.answer.fresh_until
+        return past < self._lane.policy.stale_if_error
 
     def _judge(self, error: Exception) -> None:
         """Raise what the call itself raised; note what is our own."""
