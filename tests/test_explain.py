@@ -292,8 +292,9 @@ class TestStates:
 
             for x in range(6):
                 f(x)
-            assert f.explain(0).reason == "evicted"
-            assert "lack of room" in f.explain(0).message
+            told = [f.explain(x) for x in range(6)]
+            assert sorted(why.reason for why in told) == ["evicted"] * 3 + ["fresh"] * 3
+            assert all("lack of room" in why.message for why in told if why.reason == "evicted")
 
 
 class TestKinds:

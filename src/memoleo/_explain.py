@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ import msgspec
 from memoleo import _settings, _switch
 from memoleo._differences import Difference, differences
 from memoleo._entry import Entry
+from memoleo._events import logger
 from memoleo._parts import Parts, read_parts
 from memoleo._store import Job, Store
 from memoleo._stored import StoredEntry
@@ -24,8 +26,8 @@ from memoleo.keys._portrait import Description, Portrait
 
 __all__ = ["Explanation", "Near", "explain", "explain_call", "explain_key", "record"]
 
-_SEARCHED = 5_000
 _SEARCH_FOR = 1.0
+_LOOKED_AT = 16
 _SHOWN = 3
 
 
@@ -204,6 +206,7 @@ class _Case:
         self.values: tuple[Any, ...] | None = None
         self.entry: Entry | None = None
         self.problem: tuple[str, str] | None = None
+        self.searched: int | None = None
 
     def describe(self, job: Job) -> None:
         if job.describe is not None:
@@ -277,7 +280,10 @@ class _Case:
             return self._told("miss", "evicted", text, nearest)
         if nearest and nearest[0].differences:
             what = ", ".join(each.part for each in nearest[0].differences)
-            text = f"there is no entry for it; the nearest one differs in {what}"
+            which = "the nearest one"
+            if self.searched is not None:
+                which = f"the nearest of the newest {self.searched:,}"
+            text = f"there is no entry for it; {which} differs in {what}"
             return self._told("miss", "differs", text, nearest)
         if nearest:
             text = (
@@ -301,29 +307,43 @@ class _Case:
         if not found and self.portrait is not None:
             # The same function under another name: a model's answers are named after the model.
             found = self._search(portraits, type=self.type)
-        found.sort(key=lambda row: row[:2])
-        return tuple(
-            Near(self._shown(key, entry), told) for _, _, key, entry, told in found[:_SHOWN]
-        )
+        compared = [(self._compare(entry, portraits), key, entry) for key, entry in found]
+        compared.sort(key=lambda row: (_distance(row[0]), -row[2].created))
+        return tuple(Near(self._shown(key, entry), told) for told, key, entry in compared[:_SHOWN])
 
     def _search(
         self, portraits: dict[bytes, Portrait], **conditions: str
-    ) -> list[tuple[float, float, bytes, Entry, tuple[Difference, ...]]]:
-        found = []
+    ) -> list[tuple[bytes, Entry]]:
+        """Return the few entries that are nearest by a rough look, for a close one."""
+        best: list[tuple[int, float, int, bytes, Entry]] = []
         until = time.monotonic() + _SEARCH_FOR
         try:
             for number, (key, entry) in enumerate(self.store.backend.entries(**conditions)):
-                if number >= _SEARCHED or time.monotonic() > until:
+                if time.monotonic() > until:
+                    self.searched = number
                     break
                 if key == self.key:
                     continue
                 if "label" not in conditions and not self._is_same(entry, portraits):
                     continue
-                told = self._compare(entry, portraits)
-                found.append((_distance(told), -entry.created, key, entry, told))
-        except Exception:
-            return found
-        return found
+                row = (-self._roughly(entry), entry.created, number, key, entry)
+                if len(best) < _LOOKED_AT:
+                    heapq.heappush(best, row)
+                else:
+                    heapq.heappushpop(best, row)
+        except Exception as error:
+            # What was found until then is of use.
+            logger.info("looking for near entries ended early: %r", error)
+        return [(key, entry) for _, _, _, key, entry in best]
+
+    def _roughly(self, entry: Entry) -> int:
+        """Return in how many of its values an entry's key differs."""
+        mine, theirs = self.parts, read_parts(entry.parts)
+        if mine is None or theirs is None or theirs.maker != mine.maker:
+            return 99
+        size = max(len(mine.digests), len(theirs.digests)) // 8
+        values = sum(mine.digest(place) != theirs.digest(place) for place in range(size))
+        return values + (mine.portrait != theirs.portrait)
 
     def _is_same(self, entry: Entry, portraits: dict[bytes, Portrait]) -> bool:
         theirs = read_parts(entry.parts)
