@@ -2,6 +2,12 @@
 
 from importlib.metadata import version as installed
 
+import memoleo.config
+from memoleo.http_rules._rule import Rule
+
+# Imported there for types only, and named in a signature that the manual shows.
+memoleo.config.Rule = Rule  # type: ignore[attr-defined]
+
 project = "memoleo"
 author = "memoleo contributors"
 copyright = "memoleo contributors"
