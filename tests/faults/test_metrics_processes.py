@@ -410,3 +410,32 @@ def test_switched_off(tmp_path, setting):
     worker = start(tmp_path, "work(0)", **setting)
     assert ended(worker) == 0
     assert not list(tmp_path.glob("*.metrics*"))
+
+
+@forks
+def test_a_fork_waits_for_who_is_writing(tmp_path):
+    """A fork begins when no thread is inside SQLite, so that the child can use it at once."""
+    code = """
+from memoleo.metrics._ledger_file import LedgerFile, _gate
+inside = threading.Event()
+
+def write():
+    with _gate.passed(30):
+        inside.set()
+        while not _gate._forking:
+            time.sleep(0.001)
+
+threading.Thread(target=write).start()
+inside.wait(30)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    work(0)
+    get_metrics().flush()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+work(1)
+"""
+    worker = start(tmp_path, code)
+    assert ended(worker) == 0
+    assert read(tmp_path)["stats"]["work"]["count"] == 2 * CALLS
