@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
+from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._policy import Policy
 from memoleo._store import Job
@@ -142,8 +143,10 @@ class Call:
 
     def lists_first(self, model: Model | Unsure | None) -> bool:
         """Whether the server is asked for its models before it is asked the question."""
-        # The first of several answers has its place only under the key.
-        return model is Unsure.ASK or (model is Unsure.UNKNOWN and self.decision.variants > 1)
+        # The first of several answers has its place only under the key, and what is observed has
+        # no other.
+        needs_key = self.decision.variants > 1 or _switch.mode.get() is _switch.Mode.OBSERVE
+        return model is Unsure.ASK or (model is Unsure.UNKNOWN and needs_key)
 
     def listing(self) -> Model | Unsure | None:
         """Ask the server for its models, and return the model."""

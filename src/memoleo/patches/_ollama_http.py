@@ -120,7 +120,8 @@ class _OllamaExchange(Exchange):
         model: Model | Unsure | None = models.find(
             self._server, self._question.model, self._lane.cache
         )
-        if model is Unsure.ASK:
+        observed = _switch.mode.get() is _switch.Mode.OBSERVE
+        if model is Unsure.ASK or (model is Unsure.UNKNOWN and observed):
             model = yield from self._listing()
         if model is Unsure.UNKNOWN and self._told_nothing():
             model = Unsure.SILENT
