@@ -3,10 +3,11 @@
 from importlib.metadata import version as installed
 
 import memoleo.config
+from memoleo._targets import Target
 from memoleo.http_rules._rule import Rule
 
 # Imported there for types only, and named in a signature that the manual shows.
-memoleo.config.Rule = Rule  # type: ignore[attr-defined]
+vars(memoleo.config).update(Rule=Rule, Target=Target)
 
 project = "memoleo"
 author = "memoleo contributors"
