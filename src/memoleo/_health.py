@@ -14,7 +14,16 @@ import msgspec
 
 from memoleo._units import size_text
 
-__all__ = ["Finding", "damage", "look_at", "put_aside", "room", "scrutinize", "why_unreadable"]
+__all__ = [
+    "NOT_KEPT",
+    "Finding",
+    "damage",
+    "look_at",
+    "put_aside",
+    "room",
+    "scrutinize",
+    "why_unreadable",
+]
 
 LITTLE_ROOM = 512 * 1024**2
 
@@ -40,6 +49,15 @@ class Finding(msgspec.Struct, frozen=True):
     status: Literal["ok", "warning", "problem"]
     message: str
     advice: str = ""
+
+
+NOT_KEPT = Finding(
+    "metrics",
+    "warning",
+    "metrics are kept beside caches in files only: here they end with each program",
+    "Show them from the program itself: memoleo.get_metrics(), or memoleo.serve.asgi_app().",
+)
+"""What there is to say where there is no file for metrics."""
 
 
 def look_at(backend: Any) -> Iterator[Finding]:

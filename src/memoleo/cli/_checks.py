@@ -11,7 +11,15 @@ from pathlib import Path
 
 from memoleo._default import default_url
 from memoleo._enable import enable
-from memoleo._health import Finding, damage, put_aside, room, scrutinize, why_unreadable
+from memoleo._health import (
+    NOT_KEPT,
+    Finding,
+    damage,
+    put_aside,
+    room,
+    scrutinize,
+    why_unreadable,
+)
 from memoleo._urls import open_backend, shown_url
 from memoleo._version import version
 from memoleo.backends._protocol import Backend
@@ -69,7 +77,7 @@ def _store(url: str) -> Iterator[Finding]:
         return
     path = store_path(url)
     if path is None:
-        yield _elsewhere(url, backend)
+        yield from _elsewhere(url, backend)
     elif not path.exists():
         yield _folder(path)
     elif not is_store(path):
@@ -89,21 +97,23 @@ def _store(url: str) -> Iterator[Finding]:
         yield from damage(before, put_aside(path))
 
 
-def _elsewhere(url: str, backend: Backend) -> Finding:
+def _elsewhere(url: str, backend: Backend) -> Iterator[Finding]:
+    place = shown_url(url)
     if url.startswith("memory:"):
-        return Finding("store", "ok", f"{url} lives inside each process")
-    # A password belongs on no screen.
-    url = shown_url(url)
+        yield Finding("store", "ok", f"{place} lives inside each process")
+        return
     # The farthest store: nearer ones answer for it.
     failure = why_unreadable(getattr(backend, "tiers", (backend,))[-1])
     if failure is None:
-        return Finding("store", "ok", f"{url} answers")
-    return Finding(
-        "store",
-        "problem",
-        f"{url} doesn't answer: {failure}",
-        "Start it, or correct the URL; until then calls run uncached.",
-    )
+        yield Finding("store", "ok", f"{place} answers")
+    else:
+        yield Finding(
+            "store",
+            "problem",
+            f"no answer: {failure}",
+            "Start it, or correct the URL; until then calls run uncached.",
+        )
+    yield NOT_KEPT
 
 
 def _folder(path: Path) -> Finding:

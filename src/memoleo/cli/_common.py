@@ -14,6 +14,8 @@ import click
 
 from memoleo._cache import Cache
 from memoleo._default import default_url
+from memoleo._health import NOT_KEPT
+from memoleo.backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,7 @@ __all__ = [
     "json_option",
     "open_cache",
     "print_json",
+    "say_what_is_not_kept",
     "store_path",
 ]
 
@@ -83,6 +86,12 @@ def open_cache(url: str | None) -> Cache:
             f"There is no cache at {path}. It is created when a first result is stored."
         )
     return Cache("memory://")
+
+
+def say_what_is_not_kept(cache: Cache) -> None:
+    """Say on standard error that the numbers of other programs can't be seen, if they can't."""
+    if cache.calls.ledger.path is None and not isinstance(cache.backend, MemoryBackend):
+        click.echo(f"{NOT_KEPT.message}.", err=True)
 
 
 def store_path(url: str) -> Path | None:

@@ -23,7 +23,7 @@ __all__ = ["command"]
 @cache_option
 @json_option
 def command(url: str | None, as_json: bool) -> None:
-    """Show every setting and where it comes from."""
+    """Show every setting and where it comes from; a password in a URL is left out."""
     settings = load_settings()
     rows = []
     for key, value, origin in settings.items():

@@ -14,6 +14,7 @@ from memoleo.cli._common import (
     json_option,
     open_cache,
     print_json,
+    say_what_is_not_kept,
 )
 from memoleo.cli._numbers import operations_table, savings_table, types_table
 from memoleo.metrics._report import clear_metrics, read_metrics, read_savings
@@ -59,6 +60,7 @@ def command(
     with open_cache(url) as cache:
         if forget:
             return _forget(cache, yes, as_json)
+        say_what_is_not_kept(cache)
         if savings:
             periods = read_savings(cache)
             if as_json:

@@ -12,7 +12,7 @@ import click
 
 from memoleo._cache import Cache
 from memoleo._units import size_text
-from memoleo.cli._common import cache_option, console, json_option, open_cache
+from memoleo.cli._common import cache_option, console, json_option, open_cache, say_what_is_not_kept
 from memoleo.cli._numbers import milliseconds_text, operations_table, types_table
 from memoleo.metrics._report import read_metrics
 from memoleo.metrics._totals import RESERVED
@@ -47,6 +47,7 @@ def command(last: str, every: float, count: int | None, url: str | None, as_json
     """
     out = console()
     with open_cache(url) as cache:
+        say_what_is_not_kept(cache)
         looks = _looks(cache, last, every, count)
         try:
             if out.is_terminal and not as_json:

@@ -11,8 +11,9 @@ import msgspec
 
 from memoleo._cache import Cache
 from memoleo._entry import Entry
-from memoleo._health import look_at, why_unreadable
+from memoleo._health import NOT_KEPT, look_at, why_unreadable
 from memoleo._version import version
+from memoleo.backends.memory import MemoryBackend
 from memoleo.metrics._report import read_metrics, read_savings, read_totals
 from memoleo.serve._kept import Kept
 from memoleo.serve._ranking import ranked
@@ -101,13 +102,16 @@ class View:
         return self._source().get_stats()
 
     def _store(self, stats: dict[str, Any]) -> dict[str, Any]:
-        findings = [msgspec.to_builtins(each) for each in look_at(self._source().backend)]
+        cache = self._source()
+        found = list(look_at(cache.backend))
+        if cache.calls.ledger.path is None and not isinstance(cache.backend, MemoryBackend):
+            found.append(NOT_KEPT)
         return {
             "entries": stats["total_entries"],
             "bytes": stats["total_bytes"],
             "max_bytes": stats.get("max_bytes"),
             "by_type": stats["by_type"],
-            "findings": findings,
+            "findings": [msgspec.to_builtins(each) for each in found],
         }
 
     def _read_leading(self) -> dict[str, Any]:
