@@ -136,6 +136,29 @@ def test_prometheus_understands_it(cache: Cache, accept: str) -> None:
     assert all(family.documentation for family in families)
 
 
+def test_the_histogram_is_that_of_the_durations(cache: Cache) -> None:
+    """Each bucket counts the durations up to its bound, but for those within 1 % of it."""
+    durations = [0.05 * 1.07**number for number in range(200)]  # ms, up to half a minute
+    for ms in [*durations, 0.0]:
+        get_metrics().record_latency("spread", ms)
+    registry = CollectorRegistry()
+    registry.register(collector())
+    name = "memoleo_operation_duration_seconds"
+    buckets = {
+        float(sample.labels["le"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == f"{name}_bucket" and sample.labels["operation"] == "spread"
+    }
+    assert buckets[math.inf] == 201
+    for bound, count in buckets.items():
+        least = 1 + sum(ms <= 990 * bound for ms in durations)
+        most = 1 + sum(ms <= 1010 * bound for ms in durations)
+        assert least <= count <= most
+    total = registry.get_sample_value(f"{name}_sum", {"operation": "spread"})
+    assert total == pytest.approx(sum(durations) / 1000)
+
+
 def test_a_registry_of_the_program_takes_the_numbers(cache: Cache) -> None:
     """Who has a registry already adds ours; registering alone reads nothing."""
     registry = CollectorRegistry()
