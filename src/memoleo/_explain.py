@@ -14,7 +14,7 @@ import msgspec
 from memoleo import _settings, _switch
 from memoleo._differences import Difference, differences
 from memoleo._entry import Entry
-from memoleo._events import logger
+from memoleo._events import extras, logger
 from memoleo._parts import Parts, read_parts
 from memoleo._store import Job, Store
 from memoleo._stored import StoredEntry
@@ -333,7 +333,11 @@ class _Case:
                     heapq.heappushpop(best, row)
         except Exception as error:
             # What was found until then is of use.
-            logger.info("looking for near entries ended early: %r", error)
+            logger.info(
+                "looking for near entries ended early: %r",
+                error,
+                extra=extras("not_explained", error=error),
+            )
         return [(key, entry) for _, _, _, key, entry in best]
 
     def _roughly(self, entry: Entry) -> int:
