@@ -200,3 +200,14 @@ def test_without_rules_the_presets_are_in_force(
         for way in WAYS:
             way(server.url, body)
     assert server.asked == 1
+
+
+def test_observing_counts_from_the_first_call_on(server: ScriptedOllama, on: memoleo.Cache) -> None:
+    """The second of two equal questions would be a hit, also to a model seen for the first time."""
+    body = {"model": "m", "messages": ASK, "stream": False}
+    with memoleo.observe():
+        for _ in range(3):
+            by_requests(server.url, body)
+    counts = on.metrics.get_stats()["cache"]["ollama.chat"]
+    assert (counts["would_hit"], counts["would_miss"]) == (2, 1)
+    assert server.asked == 3

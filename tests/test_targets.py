@@ -327,6 +327,7 @@ def test_references_that_can_not_be_reached_are_named(module: Any, cache: memole
         (f"{PATH}:_hf_score", f"Did you mean {PATH}:HybridScorer._hf_score?"),
         (f"{PATH}:HybridScorer", "is a class: say which of its methods"),
         (f"{PATH}:CALLS", "can't be called"),
+        ("builtins:str.upper", "can't be replaced"),
         ("src.modules.hybrid_screr:normal", f"Did you mean {PATH}:normal?"),
     ],
 )

@@ -125,8 +125,9 @@ class _OllamaExchange(Exchange):
             model = yield from self._listing()
         if model is Unsure.UNKNOWN and self._told_nothing():
             model = Unsure.SILENT
-        if model is Unsure.UNKNOWN and self.streamed:
-            # Whoever reads a stream asks nothing when it ends.
+        watched = _switch.mode.get() is _switch.Mode.OBSERVE
+        if model is Unsure.UNKNOWN and (self.streamed or watched):
+            # Whoever reads a stream asks nothing when it ends; whoever observes counts by keys.
             model = yield from self._listing()
         self._know(model)
         return Sent(None)

@@ -22,8 +22,8 @@ from memoleo.patches._requests_responses import request_of, response_of
 
 __all__ = ["Spelled", "fits", "hooked"]
 
-_MOST = 2048
-_LARGEST = 64 * 1024
+_MOST = 1024
+_LARGEST = 32 * 1024
 _SEED = secrets.randbits(64)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

@@ -230,6 +230,8 @@ class Targets:
                     raise ConfigError(f"{site} {error}") from None
                 problems.append(f"{site} {error}")
             except Exception as error:
+                if wish.strict:
+                    raise ConfigError(f"{site} can't be replaced: {error!r}") from error
                 problems.append(f"{site} can't be replaced: {error!r}")
             else:
                 self._sites[key] = site
