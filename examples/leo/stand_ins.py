@@ -51,8 +51,7 @@ class StandIns:
         self._port = port
 
     def __enter__(self):
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler(self))
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", self._port), handler(self))
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -147,6 +146,15 @@ class StandIns:
                 self.numbers[key] += 1
                 return self.numbers[key]
         raise KeyError(name)
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass
 
 
 def handler(services):
