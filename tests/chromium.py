@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from children import started
 from websockets.sync.client import ClientConnection, connect
 
 PLACES = (
@@ -160,7 +161,10 @@ def browser(folder: Path) -> Iterator[Page]:
     finally:
         process.terminate()
         process.stderr.close()  # type: ignore[union-attr]
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
 
 
 def _tab(port: str) -> str:
@@ -181,23 +185,21 @@ def _tab(port: str) -> str:
 @contextmanager
 def serving(*options: str, **environ: str) -> Iterator[str]:
     """Run `memoleo serve`, yield the address that it says, and end it by Ctrl-C."""
-    child = subprocess.Popen(
+    with started(
         [sys.executable, "-m", "memoleo", "serve", "--json", "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environ},
-    )
-    assert child.stdout is not None
-    said = ""
-    try:
+    ) as child:
+        assert child.stdout is not None
+        said = ""
         for line in child.stdout:
             said += line
             if line.startswith("}"):
                 break
         assert said, child.communicate()[1]
         yield json.loads(said)["url"]
-    finally:
         if os.name == "posix":
             child.send_signal(signal.SIGINT)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import signal
 
 import hypothesis
 
@@ -14,6 +15,11 @@ for _name in [name for name in os.environ if name.startswith("MEMOLEO_")]:
     if not _name.startswith(_KEPT):
         del os.environ[_name]
 os.environ["MEMOLEO_CACHE"] = "memory://"
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would every program that is
+# started from here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.get("PYTHONPATH"):  # children run in other folders
     os.environ["PYTHONPATH"] = os.pathsep.join(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import pytest
+from children import started
 
 from memoleo import Cache
 from memoleo.cli._main import commands
@@ -205,34 +210,49 @@ def test_top_without_a_terminal_is_a_line_a_look(memoleo, used: str) -> None:
     assert memoleo("top", "--cache", used, "--last", "soon").status == 2
 
 
+@contextmanager
+def top_in_a_terminal(url: str) -> Iterator[tuple[subprocess.Popen[str], BinaryIO]]:
+    """Run `top` in a terminal that is nobody's controlling one; yield it, and the other end."""
+    import pty
+
+    other_end, terminal = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    command = [sys.executable, "-m", "memoleo", "top", "--cache", url, "--every", "0.2"]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    with open(other_end, "rb", buffering=0) as screen:
+        with started(command, env=environ, **streams) as child:
+            os.close(terminal)
+            yield child, screen
+
+
+def read_until(screen: BinaryIO, text: bytes) -> bytes:
+    """Return what a program shows up to a text; there is a failure if that doesn't come."""
+    seen = b""
+    while text not in seen:
+        assert select.select([screen], [], [], 60)[0], seen
+        seen += screen.read(65536)
+    return seen
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_top_in_a_terminal_until_interrupted(used: str) -> None:
     """In a terminal `top` draws a screen, which Ctrl-C takes away without a complaint."""
-    import pty
-
-    master, slave = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "memoleo", "top", "--cache", used, "--every", "0.2"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
-    )
-    os.close(slave)
-    seen = b""
-    while b"stage1" not in seen:
-        seen += os.read(master, 65536)
-    child.send_signal(signal.SIGINT)
-    try:
-        while chunk := os.read(master, 65536):
-            seen += chunk
-    except OSError:  # how Linux tells that the other end has closed
-        pass
-    assert child.wait(timeout=60) == 0
-    os.close(master)
+    with top_in_a_terminal(used) as (child, terminal):
+        seen = read_until(terminal, b"stage1")
+        child.send_signal(signal.SIGINT)
+        seen += read_until(terminal, b"\x1b[?1049l")
+        assert child.wait(timeout=60) == 0
     assert b"\x1b[?1049h" in seen  # a screen of its own
-    assert b"\x1b[?1049l" in seen  # and back
     assert b"Traceback" not in seen
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_top_ends_with_its_terminal(used: str) -> None:
+    """Where nobody hangs it up (nohup, a killed window), `top` ends when its terminal is gone."""
+    with top_in_a_terminal(used) as (child, terminal):
+        read_until(terminal, b"stage1")
+        terminal.close()
+        child.wait(timeout=60)
 
 
 def test_stats_follows_the_settings(memoleo, home: Path, url: str) -> None:
@@ -431,21 +451,18 @@ def test_locked_store(memoleo, home: Path, url: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_interrupted(home: Path, url: str) -> None:
     """Ctrl-C at the question ends with status 130 and one word."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "memoleo", "clear", "--cache", url],
-        cwd=home,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
-    asked = ""
-    while "?" not in asked:
-        asked += child.stderr.read(1)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=30)
-    assert child.returncode == 130
+    command = [sys.executable, "-m", "memoleo", "clear", "--cache", url]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with started(command, cwd=home, text=True, **pipes) as child:
+        assert child.stderr is not None
+        asked = ""
+        while "?" not in asked:
+            letter = child.stderr.read(1)
+            assert letter, asked
+            asked += letter
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 130
     assert "Interrupted." in err
     assert "Traceback" not in err
 

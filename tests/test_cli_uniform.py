@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from children import started
 
 from memoleo import Cache
 from memoleo.cli._main import commands
@@ -172,7 +173,7 @@ def test_a_closed_pipe_is_no_complaint(folder: Path, name: str) -> None:
     """A reader that has gone, as `head` does, ends the command quietly."""
     kept = {name: os.environ[name] for name in os.environ if not name.startswith("MEMOLEO_")}
     arguments = ["--cache", "sqlite:///cache.db"]
-    child = subprocess.Popen(
+    with started(
         [sys.executable, "-m", "memoleo", name, *arguments],
         cwd=folder,
         env={**kept, "OLLAMA_HOST": "http://127.0.0.1:9"},
@@ -180,12 +181,11 @@ def test_a_closed_pipe_is_no_complaint(folder: Path, name: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    child.stdout.close()
-    said = child.stderr.read()
-    child.stderr.close()
-    child.wait(timeout=60)
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        said = child.stderr.read()
+        child.wait(timeout=60)
     assert "Traceback" not in said
     assert "BrokenPipe" not in said

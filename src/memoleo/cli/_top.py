@@ -55,6 +55,9 @@ def command(last: str, every: float, count: int | None, url: str | None, as_json
 
                 with Live(console=out, screen=count is None, auto_refresh=False) as live:
                     for look in looks:
+                        if not out.is_terminal:
+                            # It has gone, and nobody has said so by a signal.
+                            return
                         live.update(_screen(look, last), refresh=True)
             else:
                 for look in looks:
