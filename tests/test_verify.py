@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -313,7 +314,7 @@ class TestKinds:
         assert len(report.findings) == 2
 
     def test_settings_pick_a_part_of_the_hits(self, cache: Cache) -> None:
-        """With a sample between, some hits are picked, and all are answered."""
+        """With a sample between, chance is asked once for each hit, and all are answered."""
         settings = msgspec.structs.replace(
             _settings.current(), verify=0.2, verify_per_minute=10_000.0
         )
@@ -321,12 +322,30 @@ class TestKinds:
         try:
             f = content_cached(cache=cache)(str.upper)
             f("a")
+            state = random.getstate()
+            random.seed(5)
+            picked = sum(random.random() < 0.2 for _ in range(200))
+            random.seed(5)
             for _ in range(200):
                 assert f("a") == "A"
                 settle()
+            random.setstate(state)
         finally:
             _settings.use(before)
-        assert 10 <= found(cache).checked <= 80
+        assert found(cache).checked == picked
+
+    def test_a_block_picks_for_itself(self, cache: Cache) -> None:
+        """What chance said by the settings for a call before doesn't count in a block."""
+        settings = msgspec.structs.replace(_settings.current(), verify=1e-9)
+        before = _settings.use(settings)
+        try:
+            f = content_cached(cache=cache)(str.upper)
+            f("a"), f("b")  # neither is there: nothing to verify
+            with memoleo.verify(1.0, per_minute=100):
+                f("a")
+        finally:
+            _settings.use(before)
+        assert found(cache).checked == 1
 
     def test_answers_of_a_model(self) -> None:
         """Of a model's answers the text is compared, not when it came; streams are joined."""

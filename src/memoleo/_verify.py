@@ -242,13 +242,14 @@ if $draws():
  $drawn.yes = True
  $missed = $NOT_LOOKED
 else:
-{lookup}"""
+{lookup}
+ $drawn.yes = False"""
 
 
 class _Drawn(threading.local):
-    """Whether chance has picked the hit that is on its way."""
+    """Whether chance has picked the hit that is on its way; `None` if it was not asked yet."""
 
-    yes = False
+    yes: bool | None = None
 
 
 _drawn = _Drawn()
@@ -279,7 +280,9 @@ class Verifier:
         holds = verification()
         if holds is None:
             return
-        drawn, _drawn.yes = _drawn.yes or holds.draws(), False
+        drawn, _drawn.yes = _drawn.yes, None
+        if drawn is None or holds is not by_settings():
+            drawn = holds.draws()
         try:
             fresh = job.freshness.fresh(entry.created, self._store.clock())
             sound = job.policy.repeatable and job.place is None
