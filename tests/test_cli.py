@@ -219,10 +219,12 @@ def top_in_a_terminal(url: str) -> Iterator[tuple[subprocess.Popen[str], BinaryI
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     command = [sys.executable, "-m", "memoleo", "top", "--cache", url, "--every", "0.2"]
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
-    with open(other_end, "rb", buffering=0) as screen:
-        with started(command, env=environ, **streams) as child:
-            os.close(terminal)
-            yield child, screen
+    with (
+        open(other_end, "rb", buffering=0) as screen,
+        started(command, env=environ, **streams) as child,
+    ):
+        os.close(terminal)
+        yield child, screen
 
 
 def read_until(screen: BinaryIO, text: bytes) -> bytes:
