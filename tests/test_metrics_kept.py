@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from memoleo import Cache, Metrics, content_cached, enable
 from memoleo.config import Savings
 from memoleo.errors import BackendError, ConfigError
-from memoleo.metrics import clear_metrics, read_metrics, read_savings
+from memoleo.metrics import _ledger_file, _names, clear_metrics, read_metrics, read_savings
 from memoleo.metrics._ledger_file import BusyLedger, LedgerFile
 from memoleo.metrics._savings import savings_of
 from memoleo.metrics._sketch import Sketch
@@ -69,6 +69,71 @@ def use(cache: Cache, name: str = "square"):
 
     square.__name__ = name
     return square
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Five names are told apart, and nobody has been told so yet."""
+    for module in (_names, _ledger_file):
+        monkeypatch.setattr(module, "MOST", 5)
+    monkeypatch.setattr(_names, "_told", set())
+    return 5
+
+
+class TestNames:
+    """A program may put what varies into names."""
+
+    def test_of_operations(self, cache, metrics, few, caplog):
+        """Memory and file stay bounded, the sums are right, and it is said once."""
+        for number in range(50):
+            metrics.record_latency(f"GET /{number}", 1)
+        metrics.record_error("GET /0")
+        stats = metrics.get_stats()
+        assert set(stats) == {*(f"GET /{number}" for number in range(few)), "other", "cache"}
+        assert (stats["other"]["count"], stats["GET /0"]["errors"]) == (50 - few, 1)
+        assert read_metrics(cache)["stats"]["other"]["count"] == 50 - few
+        [said] = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "tell 5 operations apart" in said.getMessage()
+        assert said.memoleo_event == "too_many_names"
+
+    def test_of_types_and_models(self, cache, metrics, few, caplog):
+        """The same for types and models; entries keep the types that they were given."""
+        for number in range(20):
+            cache.calls.tally.of(f"user {number}", f"model {number}").local.cell.hits += 1
+            cache.set(f"key {number}", number, type=f"user {number}")
+        here = metrics.get_stats()["cache"]
+        kept = read_metrics(cache)["stats"]["cache"]
+        assert len(here) == len(kept) == few + 1
+        assert sum(counts["hits"] for counts in kept.values()) == 20
+        assert kept["other"]["hits"] == 20 - few
+        assert len(cache.calls.tally._models) <= 2 * few + 1
+        assert len(cache.get_stats()["by_type"]) == 20
+        assert sum("tell 5" in record.getMessage() for record in caplog.records) == 2
+
+    def test_of_many_programs(self, tmp_path, few):
+        """Programs that come one after the other can't fill the file either, at any span."""
+        file = LedgerFile(str(tmp_path / "m"))
+        for number in range(20):
+            totals = Totals()
+            totals.types[f"type {number}"] = {"hits": 1}
+            totals.models[f"type {number % 2}", f"model {number}"] = {"hits": 1}
+            file.add({minute_of(NOON + 60 * (number // 10)): totals}, NOON + 600)
+        for now, rows in ((NOON + 600, 4 * (few + 1)), (NOON + 9 * HOUR, 2 * (few + 1))):
+            file.add({}, now)
+            found = file.read(0, now)
+            assert sum(len(totals.types) + len(totals.models) for _, totals in found) <= rows
+            whole = merged(found)
+            assert sum(counts["hits"] for counts in whole.types.values()) == 20
+            assert sum(counts["hits"] for counts in whole.models.values()) == 20
+            assert whole.models["other", "other"]["hits"] > 0
+
+    def test_that_no_file_can_hold(self, cache, metrics):
+        """A name with half a character doesn't keep the other numbers from being kept."""
+        cache.set("key", 1)
+        metrics.record_latency("a\ud800", 1)
+        metrics.record_latency("b\0<b>\n", 1)
+        metrics.flush()
+        assert {"a\\ud800", "b\0<b>\n"} <= set(read_metrics(cache)["stats"])
 
 
 class TestFile:

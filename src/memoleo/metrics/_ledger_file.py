@@ -26,6 +26,7 @@ from memoleo._platform import (
 from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
 from memoleo.errors import BackendError
 from memoleo.metrics._ledger_schema import FORMAT, prepare, read_format
+from memoleo.metrics._names import MOST, OTHER
 from memoleo.metrics._spans import IN_FILE, Place, outdated, widened
 from memoleo.metrics._totals import OperationTotals, Totals, merge_counts
 
@@ -118,10 +119,11 @@ class LedgerFile:
         """
 
         def write(connection: sqlite3.Connection) -> None:
+            names = _Names(connection)
             for place, totals in minutes.items():
                 for kind, name, block in _rows(totals):
-                    _add(connection, place, kind, name, block)
-            _roll(connection, now)
+                    _add(connection, names, place, kind, name, block)
+            _roll(connection, names, now)
 
         self._run(write, create=True, patience=patience)
 
@@ -266,13 +268,45 @@ class LedgerFile:
         raise failure
 
 
+class _Names:
+    """Sees to it that no stretch of time gets more names than are told apart.
+
+    Each process has few, but many of them, one after the other, may have invented others.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._numbers: dict[tuple[Place, str], int] = {}
+
+    def admit(self, place: Place, kind: str) -> bool:
+        """Whether there is room for one more name, which then takes it."""
+        number = self._numbers.get((place, kind))
+        if number is None:
+            (number,) = self._connection.execute(
+                "SELECT count(*) FROM totals WHERE span = ? AND start = ? AND kind = ?",
+                (place.span, place.start, kind),
+            ).fetchone()
+        self._numbers[place, kind] = number + 1
+        return number < MOST
+
+
 def _rows(totals: Totals) -> Iterator[tuple[str, str, bytes]]:
     for name, operation in totals.operations.items():
-        yield "operation", name, operation.to_bytes()
+        yield "operation", _stored(name), operation.to_bytes()
     for name, counts in totals.types.items():
-        yield "type", name, _encode(counts)
+        yield "type", _stored(name), _encode(counts)
     for pair, counts in totals.models.items():
-        yield "model", _SEPARATOR.join(pair), _encode(counts)
+        yield "model", _stored(_SEPARATOR.join(pair)), _encode(counts)
+
+
+def _stored(name: str) -> str:
+    # SQLite takes no half of a surrogate pair, and one such name must not keep the others out.
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _other(kind: str) -> str:
+    """Return what names are counted as where there are too many."""
+    return _SEPARATOR.join((OTHER, OTHER)) if kind == "model" else OTHER
 
 
 def _put(totals: Totals, kind: str, name: str, block: bytes) -> None:
@@ -287,11 +321,16 @@ def _put(totals: Totals, kind: str, name: str, block: bytes) -> None:
         merge_counts(totals.models.setdefault((type, model), {}), _decode_counts(block))
 
 
-def _add(connection: sqlite3.Connection, place: Place, kind: str, name: str, block: bytes) -> None:
+def _add(
+    connection: sqlite3.Connection, names: _Names, place: Place, kind: str, name: str, block: bytes
+) -> None:
     key = (place.span, place.start, kind, name)
     row = connection.execute(
         "SELECT block FROM totals WHERE span = ? AND start = ? AND kind = ? AND name = ?", key
     ).fetchone()
+    if row is None and not names.admit(place, kind) and name != _other(kind):
+        _add(connection, names, place, kind, _other(kind), block)
+        return
     if row is not None:
         merged = Totals()
         with contextlib.suppress(Exception):  # what can't be read can't be added to
@@ -301,7 +340,7 @@ def _add(connection: sqlite3.Connection, place: Place, kind: str, name: str, blo
     connection.execute("INSERT OR REPLACE INTO totals VALUES (?, ?, ?, ?, ?)", (*key, block))
 
 
-def _roll(connection: sqlite3.Connection, now: float) -> None:
+def _roll(connection: sqlite3.Connection, names: _Names, now: float) -> None:
     """Turn old minutes into hours, and old hours into days, some at a time."""
     for span, before in outdated(now, IN_FILE):
         rows = connection.execute(
@@ -310,7 +349,7 @@ def _roll(connection: sqlite3.Connection, now: float) -> None:
             (span, before, _ROLLED_AT_ONCE),
         ).fetchall()
         for start, kind, name, block in rows:
-            _add(connection, widened(Place(start, span)), kind, name, block)
+            _add(connection, names, widened(Place(start, span)), kind, name, block)
         connection.executemany(
             "DELETE FROM totals WHERE span = ? AND start = ? AND kind = ? AND name = ?",
             [(span, start, kind, name) for start, kind, name, _ in rows],

@@ -15,6 +15,7 @@ from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper
 from memoleo.metrics._ledger import Ledger, evictions_of, ledger_at, place_of
+from memoleo.metrics._names import OTHER, admits
 from memoleo.metrics._recorder import Recorder
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import RESERVED, OperationTotals, Totals
@@ -118,6 +119,8 @@ class Metrics:
     def operation(self, name: str) -> OperationStats:
         """Return what is counted for an operation; the object stays the same for good.
 
+        After `MOST` names it is that of `OTHER`.
+
         Raises
         ------
         ConfigError
@@ -133,6 +136,8 @@ class Metrics:
             )
         found = self._operations.get(name)
         if found is None:
+            if name != OTHER and not admits(self._operations, "operations"):
+                return self.operation(OTHER)
             found = self._operations.setdefault(name, OperationStats())
             if self is _default:
                 keeper.add(self)
@@ -141,7 +146,11 @@ class Metrics:
     def cache(self, type: str) -> CacheCounters:
         """Return the counters of a type of entries; the object stays the same for good."""
         found = self._types.get(type)
-        return self._types.setdefault(type, CacheCounters()) if found is None else found
+        if found is None:
+            if type != OTHER and not admits(self._types, "types of entries"):
+                return self.cache(OTHER)
+            found = self._types.setdefault(type, CacheCounters())
+        return found
 
     def keep_for(self, cache: Any, backend: Any) -> tuple[Tally, Ledger]:
         """Return where a cache counts, and what keeps that beyond the process.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from memoleo._platform import renew_after_fork
 from memoleo.metrics._counters import CacheCounters
+from memoleo.metrics._names import OTHER, admits
 from memoleo.metrics._totals import Totals
 
 __all__ = ["Tally"]
@@ -41,10 +42,16 @@ class Tally:
         if model:
             found = self._models.get((type, model))
             if found is None:
+                if self.of(type) is self._types.get(OTHER):
+                    type = OTHER
+                if model != OTHER and not admits(self._models, "models"):
+                    return self.of(type, OTHER)
                 found = self._models.setdefault((type, model), self.of(type).child())
             return found
         found = self._types.get(type)
         if found is None:
+            if type != OTHER and not admits(self._types, "types of entries"):
+                return self.of(OTHER)
             found = self._types.setdefault(type, self._of_process(type).child())
         return found
 
