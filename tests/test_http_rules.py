@@ -361,6 +361,20 @@ def test_an_answer_says_how_long_it_is_fresh() -> None:
         assert len(server.seen) == sent
 
 
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_too_large_are_large(cache: memoleo.Cache, digits: int) -> None:
+    """A `max-age` or `Age` that no number holds makes no difference to the call."""
+    header = "max-age=" + "9" * digits
+    server = Server(answer(Cache_Control=header), answer(Cache_Control=header, Age="9" * digits))
+    for _ in range(2):
+        exchange(cache, ttl=100, obey_cache_control=True).run(server)
+    assert len(server.seen) == 1
+    other = memoleo.Cache("memory://", metrics=memoleo.Metrics())
+    for _ in range(2):
+        exchange(other, ttl=100, obey_cache_control=True).run(server)
+    assert len(server.seen) == 3  # it is as old as it may be, and asked for once a call
+
+
 def test_an_answer_that_is_stale_by_its_own_account_excuses_a_failure() -> None:
     """Past its `max-age` an answer is asked for anew, and stands in if that fails."""
     now = [1000.0]

@@ -112,6 +112,18 @@ class TestAttempts:
         retried(attempts=5, backoff_ms=start, jitter=False)(work)()
         assert waits == [0.1, 0.2, 0.3, 0.3]
 
+    @pytest.mark.parametrize("odd", [-5.0, float("nan")])
+    def test_wait_generator_with_odd_waits(self, odd):
+        """Less than nothing, or no number, is no wait, and no error of the clock's own."""
+        work = failing(ConnectionError())
+        assert retried(backoff_ms=lambda: iter([odd]), jitter=False)(work)() == "done"
+
+    def test_wait_generator_without_end(self):
+        """An endless wait does not begin."""
+        work = failing(ConnectionError("mine"))
+        with pytest.raises(ConnectionError, match="mine"):
+            retried(backoff_ms=lambda: iter([float("inf")]), jitter=False)(work)()
+
     def test_jitter(self, waits):
         """Full jitter: a wait is anywhere between zero and its full length."""
         random.seed(5)
@@ -325,6 +337,32 @@ class TestRetryAfter:
     def test_forms(self, value, seconds):
         """Both forms of RFC 9110 are read, and nonsense is ignored."""
         assert parse_retry_after(value, now=1_000_000) == seconds
+
+    @pytest.mark.parametrize("value", ["9" * 12, "9" * 30, "Fri, 31 Dec 9999 23:59:59 GMT"])
+    def test_longer_than_anybody_waits(self, value):
+        """It is no shorter wait, and no error of the clock's own: the call fails as it is."""
+
+        class HTTPError(Exception):
+            headers = {"Retry-After": value}
+
+        error = HTTPError()
+
+        @retried(on=HTTPError)
+        def work():
+            raise error
+
+        with pytest.raises(HTTPError) as caught:
+            work()
+        assert caught.value is error
+        assert error.__notes__[0].startswith("memoleo: 1 attempt in")
+        assert error.__notes__[0].endswith("which nobody waits")
+
+    @pytest.mark.parametrize(
+        "value", ["Wed, 21 Oct 2015 07:28:00 +" + "9" * 40, "9" * 5000, "1 " * 99]
+    )
+    def test_nonsense_raises_nothing(self, value):
+        """What no calendar knows is ignored or endless."""
+        assert parse_retry_after(value, now=1_000_000) in (None, float("inf"))
 
     def test_other_clock(self):
         """The server's own `Date` is what its `Retry-After` date is measured by."""

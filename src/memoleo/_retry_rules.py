@@ -288,7 +288,7 @@ def parse_retry_after(value: str, now: float, date: str | None = None) -> float 
         between the two clocks doesn't count
     """
     value = value.strip()
-    if re.fullmatch(r"\d{1,12}(\.\d+)?", value, re.ASCII):
+    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
         return float(value)
     then = _timestamp(value)
     if then is None:
@@ -303,6 +303,6 @@ def _timestamp(value: str) -> float | None:
 
     try:
         parsed = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()

@@ -26,6 +26,9 @@ __all__ = [
     "retrying",
 ]
 
+_LONGEST = 365 * 86400.0
+"""Seconds that anybody waits at most: past some such number clocks and calendars give out."""
+
 Backoff = float | Iterable[float] | Callable[[], Iterable[Any]]
 """Milliseconds: the same each time, one after the other, or a wait generator of `backoff`."""
 
@@ -158,12 +161,12 @@ def _decide(
     asked = retry_after(error, failure.now)
     if asked is not None:
         wait = max(wait, asked)
-    if failure.elapsed + wait > policy.deadline:
+    if wait > _LONGEST or failure.elapsed + wait > policy.deadline:
         why = "the server asks for" if asked == wait else "the next wait is"
-        return Stop(
-            gave_up=True,
-            note=f"{tried}; {why} {wait:.3g} s, past the deadline of {policy.deadline:.3g} s",
-        )
+        past = "which nobody waits"
+        if policy.deadline < inf:
+            past = f"past the deadline of {policy.deadline:.3g} s"
+        return Stop(gave_up=True, note=f"{tried}; {why} {wait:.3g} s, {past}")
     return Retry(wait, host_of(error))
 
 
@@ -225,6 +228,7 @@ def _seconds(milliseconds: Iterator[Any]) -> Iterator[float]:
     for ms in milliseconds:
         # The generators of `backoff` yield None before their first wait.
         if ms is not None:
-            last = ms / 1000
+            # What a function of the user's computes may be less than nothing, or no number at all.
+            last = max(0.0, ms / 1000)
             yield last
     yield from repeat(last)

@@ -39,9 +39,9 @@ def fresh_until(answer: Answer, now: float) -> float | None:
     directives = _directives(answer)
     if "no-cache" in directives:
         return now
-    age = answer.header("age")
-    if directives.get("max-age", "").isdecimal():
-        return now + int(directives["max-age"]) - (int(age) if age.isdecimal() else 0)
+    fresh_for = _seconds(directives.get("max-age", ""))
+    if fresh_for is not None:
+        return now + fresh_for - (_seconds(answer.header("age")) or 0.0)
     expires = answer.header("expires")
     if not expires:
         return None
@@ -53,6 +53,11 @@ def fresh_until(answer: Answer, now: float) -> float | None:
         return now + ends - (parsedate_to_datetime(date).timestamp() if date else now)
     except (TypeError, ValueError, OverflowError):
         return now  # section 5.3: what is no date has passed
+
+
+def _seconds(value: str) -> float | None:
+    """Return a number of seconds; one that is too large is the largest there is (section 1.2.2)."""
+    return min(float(value), 2.0**31) if value.isdecimal() else None
 
 
 def validators(answer: Answer) -> dict[str, str]:
