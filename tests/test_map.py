@@ -357,6 +357,53 @@ def test_wrong_functions_are_named():
         leo_map(3, [1])
 
 
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_a_function_that_only_turns_out_to_be_of_the_other_kind_is_named(errors):
+    """No coroutine that nobody awaits is handed out as a result."""
+
+    async def coroutine(x):
+        return x
+
+    with pytest.raises(ConfigError, match=r"use amap\(\)"):
+        leo_map(lambda x: coroutine(x), [1, 2], errors=errors)
+    with pytest.raises(ConfigError, match=r"use map\(\)"):
+        asyncio.run(amap(lambda x: x, [1, 2], errors=errors))
+    with pytest.raises(ConfigError, match=r"use map\(\)"):
+        asyncio.run(amap(lambda x: coroutine(x), [1, 2], errors=errors, type="x"))
+
+
+def test_a_lambda_that_returns_a_coroutine_is_called():
+    """`amap` takes what its types allow: whatever returns an awaitable."""
+
+    async def coroutine(x):
+        return [x]
+
+    assert asyncio.run(amap(lambda x: coroutine(x), [1, 2, 1])) == [[1], [2], [1]]
+
+
+@both
+def test_a_key_that_stops_is_an_error_and_not_the_end(mapped):
+    """Inputs are not left out without a word if `key` runs into the end of something of its own."""
+    with pytest.raises((StopIteration, RuntimeError)):
+        mapped(str, [1, 2], key=lambda x: next(iter(())))
+    with pytest.raises(TypeError, match="unhashable"):
+        mapped(str, [1, 2], key=lambda x: [x])
+
+
+def test_inputs_may_wait_for_results():
+    """As in a crawl: an input comes when an earlier call has been counted as done."""
+    counted = threading.Event()
+
+    def inputs():
+        yield 1
+        assert counted.wait(10)
+        yield 2
+
+    assert leo_map(
+        lambda x: x, inputs(), concurrency=2, progress=lambda done, total: counted.set()
+    ) == [1, 2]
+
+
 RUN = r"""
 import sys
 from memoleo import Cache, map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from memoleo import _mapping
@@ -183,13 +184,14 @@ async def amap(
 ) -> list[Any]:
     """Do what `map` does with a coroutine function, in tasks.
 
+    A plain function that returns what can be awaited will do too, unless results are to be kept.
     Parameters and errors are those of `map`. Cancelled, it cancels the calls that run and
     returns when they have ended.
     """
     plan = _Plan("async", function, concurrency, key, errors, unpack, type, ttl, cache)
     with showing(progress, plan.name) as told:
         mapping = _mapping.Mapping(inputs, plan.key_of, stop=errors == "raise", told=told)
-        results = await _mapping.arun(mapping, plan.call, concurrency)
+        results = await _mapping.arun(mapping, plan.acall, concurrency)
     return _parted(mapping, results)
 
 
@@ -218,11 +220,14 @@ class _Plan:
             raise ConfigError(f"{function!r} can't be called")
         self.name = getattr(function, "__name__", "map")
         kind = kind_of(function)
-        if kind != wanted:
-            raise ConfigError(f"{_TAKES[wanted]} functions, and {self.name} is {_KINDS[kind]}")
+        keeps = type_ is not None or ttl is not None or cache is not None
+        # Of a lambda nobody knows before it is called.
+        unknown = (wanted, kind) == ("async", "sync") and not isinstance(function, type)
+        if kind != wanted and (keeps or not unknown):
+            raise self._misused(wanted, kind)
         # Also through other decorators, which pass on what they don't know.
         self._cache_key = getattr(function, "cache_key", None)
-        if type_ is not None or ttl is not None or cache is not None:
+        if keeps:
             if self._cache_key is not None:
                 raise ConfigError(f"{self.name} is cached already: leave out type, ttl and cache")
             function = content_cached(type=type_ or "default", ttl=ttl, cache=cache)(function)
@@ -232,8 +237,23 @@ class _Plan:
         if key is None and self._cache_key is None:
             self._cache_key = _keyer(function)
 
+    def _misused(self, wanted: str, kind: str) -> _mapping.Misused:
+        return _mapping.Misused(
+            f"{_TAKES[wanted]} functions, and {self.name} is {_KINDS[kind]}",
+        )
+
     def call(self, given: Any) -> Any:
-        return self._with(self.function, given)
+        result = self._with(self.function, given)
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise self._misused("sync", "async")
+        return result
+
+    async def acall(self, given: Any) -> Any:
+        result = self._with(self.function, given)
+        if not hasattr(result, "__await__"):
+            raise self._misused("async", "sync")
+        return await result
 
     def _with(self, function: Callable[..., Any], given: Any) -> Any:
         if not self.unpack:

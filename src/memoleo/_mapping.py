@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 
 from memoleo._events import extras, logger
 from memoleo._notes import add_note
+from memoleo.errors import ConfigError
 
-__all__ = ["Mapping", "Work", "arun", "run"]
+__all__ = ["Mapping", "Misused", "Work", "arun", "run"]
 
 Told = Callable[[int, "int | None"], None]
 """Is told how many inputs are done, and how many there are if that is known."""
+
+
+class Misused(ConfigError):
+    """The function can't be called in this way, with any input."""
 
 
 class Work(NamedTuple):
@@ -63,31 +68,48 @@ class Mapping:
         self._finished: set[int] = set()
         self._done = 0
         self._ended = False
+        # Inputs may wait for what becomes of earlier ones: results need no lock of theirs.
+        self._taking = threading.Lock()
         self._lock = threading.Lock()
 
     def next(self) -> Work | None:
         """Return the next call to make, or `None` if there is no further one."""
-        with self._lock:
+        with self._taking:
             while not self._ended:
                 try:
                     given = next(self._inputs)
-                    key = self._key(given)
                 except StopIteration:
-                    self._ended = True
+                    self.stop()
                     break
                 except BaseException as error:
-                    self._fail(error)
+                    self.stop(error)
                     break
-                position = len(self.results)
-                self.results.append(None)
-                work = None if key is None else self._works.get(key)
-                if work is None:
-                    work = Work(given, [position])
-                    if key is not None:
-                        self._works[key] = work
+                try:
+                    key = self._key(given)
+                    hash(key)
+                except BaseException as error:
+                    self.stop(error)
+                    break
+                if self._ended:
+                    break
+                with self._lock:
+                    work = self._place(given, key)
+                if work is not None:
                     return work
-                self._repeat(work, position)
             return None
+
+    def _place(self, given: Any, key: Hashable | None) -> Work | None:
+        """Give an input its place in the results, and return the call to make if it is new."""
+        position = len(self.results)
+        self.results.append(None)
+        work = None if key is None else self._works.get(key)
+        if work is not None:
+            self._repeat(work, position)
+            return None
+        work = Work(given, [position])
+        if key is not None:
+            self._works[key] = work
+        return work
 
     def _repeat(self, work: Work, position: int) -> None:
         if len(work.positions) == 1:
@@ -106,7 +128,7 @@ class Mapping:
     def raised(self, work: Work, error: BaseException) -> None:
         """Note that a call failed."""
         with self._lock:
-            if self._stop or not isinstance(error, Exception):
+            if self._stop or not isinstance(error, Exception) or isinstance(error, Misused):
                 if self.failure is None and isinstance(error, Exception):
                     add_note(error, f"input {work.positions[0]} of map: {_short(work.input)}")
                 self._fail(error)
@@ -133,10 +155,13 @@ class Mapping:
             self._told = None
             logger.exception("what shows the progress failed", extra=extras("progress_failed"))
 
-    def stop(self) -> None:
-        """Make no further call."""
+    def stop(self, error: BaseException | None = None) -> None:
+        """Make no further call, and raise an error in the end if there is one."""
         with self._lock:
-            self._ended = True
+            if error is None:
+                self._ended = True
+            else:
+                self._fail(error)
 
     def close(self) -> list[Any]:
         """Return the results, in the order of the inputs.
