@@ -20,8 +20,8 @@ PACKAGE = SOURCE / "memoleo"
 FLOORS: list[tuple[str, set[str]]] = [
     (
         "ground",
-        {"_callable", "_compiled", "_entry", "_events", "_health", "_interrupts", "_pausing",
-         "_platform",
+        {"_callable", "_compiled", "_entry", "_events", "_importing", "_health", "_interrupts",
+         "_pausing", "_platform",
          "_retry_budget", "_units", "_version", "errors", "hooks",
          "_notes",
          "http_rules", "_targets"},

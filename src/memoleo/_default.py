@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._events import Hook
+from memoleo._platform import RenewedLock
 from memoleo._settings import default_url
 from memoleo._units import Duration
 from memoleo.config import load_settings
 
 __all__ = ["configure", "default_url", "get_cache"]
 
-_lock = threading.Lock()
+_lock = RenewedLock()
 current: Cache | None = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memoleo import _settings, _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
+from memoleo._platform import RenewedLock
 from memoleo._units import Duration
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
@@ -33,7 +33,7 @@ _PACKAGES: dict[str, Package] = {
     package.name: package for package in (OllamaPackage(), RequestsPackage(), HttpxPackage())
 }
 _targets: Targets | None = None
-_lock = threading.RLock()
+_lock = RenewedLock()
 _handles: list[Enabled] = []
 
 

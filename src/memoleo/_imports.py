@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from memoleo._events import extras, logger
+from memoleo._platform import RenewedLock
 
 __all__ = [
     "awaited",
@@ -22,7 +23,7 @@ __all__ = [
 
 Act = Callable[[ModuleType], None]
 
-_lock = threading.RLock()
+_lock = RenewedLock()
 _awaited: dict[str, list[Act]] = {}
 _busy = threading.local()
 _failing = True

@@ -7,6 +7,7 @@ system it runs on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 __all__ = [
+    "RenewedLock",
     "WatchedFile",
     "become",
     "check_ownership",
@@ -60,6 +62,28 @@ def renew_after_fork(obj: Any) -> None:
             after_in_parent=lambda: _call_all("_after_fork_in_parent"),
             after_in_child=lambda: _call_all("_after_fork"),
         )
+
+
+class RenewedLock:
+    """A re-entrant lock that is free in a forked child, whoever held it in the parent.
+
+    For what is whole at any moment: the child goes on with it as it is.
+    """
+
+    def __init__(self) -> None:
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *details: object) -> None:
+        # A child that the holder itself has forked has another lock by now.
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
 
 
 def _call_all(name: str) -> None:

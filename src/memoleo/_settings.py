@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
+from memoleo._platform import RenewedLock
 from memoleo.config import Settings, load_settings
 
 __all__ = ["current", "default_url", "in_force", "use"]
 
-_lock = threading.Lock()
+_lock = RenewedLock()
 in_force: Settings | None = None
 """The settings, once they were asked for."""
 

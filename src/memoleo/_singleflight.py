@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from memoleo._importing import importing
 from memoleo._platform import renew_after_fork
 from memoleo._steps import Followed
 from memoleo.backends._protocol import Lease
@@ -59,7 +60,8 @@ def _caller(loop: asyncio.AbstractEventLoop | None) -> Hashable:
 
 def _running() -> Future[Followed]:
     # Imported where somebody waits: most calls meet nobody, and it is slow to import.
-    from concurrent.futures import Future
+    with importing:
+        from concurrent.futures import Future
 
     future: Future[Followed] = Future()
     # A running future can't be cancelled: a follower that gives up, or whose task is cancelled,

@@ -7,17 +7,17 @@ from all of them, is listened to here.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from types import TracebackType
 
 from memoleo import _events
 from memoleo._events import KINDS, Event, Hook
+from memoleo._platform import RenewedLock
 from memoleo.errors import ConfigError
 
 __all__ = ["KINDS", "Listening", "listen"]
 
-_lock = threading.Lock()
+_lock = RenewedLock()
 
 
 class Listening:

@@ -7,13 +7,13 @@ they have no word for is named ``memoleo.…``. No prompt and no answer is ever 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from memoleo._events import Event
+from memoleo._platform import RenewedLock
 from memoleo.hooks import listen
 from memoleo.metrics._metrics import RESERVED, Metrics, get_metrics
 
@@ -229,7 +229,7 @@ class Instrumented:
                 yield Observation(numbers[key] / 1000, attributes)
 
 
-_lock = threading.Lock()
+_lock = RenewedLock()
 _current: Instrumented | None = None
 
 

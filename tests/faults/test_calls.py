@@ -372,6 +372,49 @@ print(statuses == [0] * 20 and ask("slow") == ["slow"])
 """
 
 
+FORKING_IN_AN_IMPORT = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")
+from memoleo import Cache, content_cached
+
+@content_cached(cache=Cache("sqlite:///" + sys.argv[1]))
+def double(x):
+    return 2 * x
+
+inside, forking = threading.Event(), threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "memoleo.keys._source":
+            inside.set()
+            forking.wait(30)
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=double, args=(1,))
+thread.start()
+inside.wait(30)
+os.register_at_fork(before=forking.set)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if double(1) == 2 else 1)
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_fork_while_another_thread_imports(tmp_path: Path) -> None:
+    """A child made while a first call imports what it needs can make its own first call."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_IN_AN_IMPORT, str(tmp_path / "cache.db")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_fork_while_another_thread_is_inside(tmp_path: Path) -> None:
     """Children made in the middle of calls and writes neither hang nor answer wrongly."""

@@ -7,6 +7,7 @@ import secrets
 import stat
 from contextlib import suppress
 
+from memoleo._importing import importing
 from memoleo._platform import make_private_folder
 from memoleo.errors import CodecError
 
@@ -32,7 +33,8 @@ def secret_from_file(path: str | None = None, *, name: str = "pickle.secret") ->
         the file can't be made, or can't be trusted
     """
     if path is None:
-        import platformdirs
+        with importing:
+            import platformdirs
 
         path = os.path.join(platformdirs.user_data_dir("memoleo", appauthor=False), name)
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
+from memoleo._platform import RenewedLock
 from memoleo.http._client import AsyncNetworkClient
 
 __all__ = ["get_async_client"]
 
-_lock = threading.Lock()
+_lock = RenewedLock()
 _client: AsyncNetworkClient | None = None
 
 

@@ -34,6 +34,7 @@ from memoleo._compiled import (
     Parameter,
     compile_function,
 )
+from memoleo._importing import importing
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._bind import bound_names, read_parameters
 from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write
@@ -280,8 +281,9 @@ class Keyer:
             whether it is called on the class itself
         """
         # It reads source files: a program that only decorates needs none of that.
-        from memoleo.keys._source import Logic, examine
-        from memoleo.keys._wrapped import label_of
+        with importing:
+            from memoleo.keys._source import Logic, examine
+            from memoleo.keys._wrapped import label_of
 
         if self._version is not None:
             logic = Logic.of_version(self._func, self._version, owner)

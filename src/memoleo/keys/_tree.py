@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import linecache
 import os
-import threading
 import time
 import tokenize
 import warnings
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
+from memoleo._platform import RenewedLock
 from memoleo.keys._canonical import canonical, frame, is_keyable
 
 __all__ = ["class_node", "code_bytes", "function_node", "tree_bytes"]
@@ -58,7 +58,7 @@ class _File:
 
 
 _FILES: dict[tuple[str, Any], _File | None] = {}
-_LOCK = threading.Lock()
+_LOCK = RenewedLock()
 
 
 def _file(filename: str, namespace: dict[str, Any]) -> _File | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from memoleo._patch import Patch
+from memoleo._platform import RenewedLock
 from memoleo._timed import timed
 
 __all__ = ["time_stage"]
 
-_lock = threading.RLock()
+_lock = RenewedLock()
 _patches: dict[tuple[type, str], tuple[Patch, list[object]]] = {}
 
 

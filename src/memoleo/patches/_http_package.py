@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memoleo._cache import Cache
 from memoleo._imports import when_imported
 from memoleo._patch import Patch
+from memoleo._platform import RenewedLock
 from memoleo.config import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class HttpPackage:
     def __init__(self) -> None:
         self._stack: Stack | None = None
         self._patches: list[Patch] = []
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._unhook: Callable[[], None] | None = None
 
     def failures(self) -> tuple[type[BaseException], ...]:

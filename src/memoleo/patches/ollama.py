@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
@@ -18,6 +17,7 @@ from typing import Any
 from memoleo._cache import Cache
 from memoleo._imports import when_imported
 from memoleo._patch import Patch
+from memoleo._platform import RenewedLock
 from memoleo.config import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
@@ -44,7 +44,7 @@ class OllamaPackage:
     def __init__(self) -> None:
         self.current: Answers | None = None
         self._patches: list[Patch] = []
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._unhook: Callable[[], None] | None = None
 
     def wanted(self, settings: Settings) -> bool:

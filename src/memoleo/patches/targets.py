@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from memoleo._cache import Cache
 from memoleo._events import extras
 from memoleo._imports import forget_import, initializing, on_import
 from memoleo._patch import Patch
+from memoleo._platform import RenewedLock
 from memoleo._targets import Target
 from memoleo.errors import ConfigError
 from memoleo.patches._holders import rebind, unreachable
@@ -97,7 +97,7 @@ class Targets:
         self._stack: tuple[TargetAnswers, ...] = ()
         self._sites: dict[tuple[int, str], _Site] = {}
         self._awaited: set[str] = set()
-        self._lock = threading.RLock()
+        self._lock = RenewedLock()
 
     def turn(self, stack: Sequence[TargetAnswers]) -> None:
         """Replace what these want, the last one deciding, and put back all else.

@@ -1,0 +1,32 @@
+"""Imports on first use that a fork doesn't cut in two.
+
+A module that a thread is importing is locked. A child that is forked at that moment inherits the
+lock, and not the thread that would open it: its own first use of that module would wait for ever.
+So a fork waits for the imports that begin inside `importing`.
+"""
+
+from __future__ import annotations
+
+from memoleo._platform import RenewedLock
+
+__all__ = ["importing"]
+
+_PATIENCE = 5.0
+"""Seconds that a fork waits for imports at most."""
+
+
+class _Importing(RenewedLock):
+    """``with importing:`` around imports inside functions."""
+
+    _waited = False
+
+    def _before_fork(self) -> None:
+        self._waited = self._lock.acquire(timeout=_PATIENCE)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._waited:
+            self._lock.release()
+
+
+importing = _Importing()
+"""The one of this process."""
