@@ -228,13 +228,16 @@ def test_answers_of_an_inference_router(asked: Any, found: Any, stored: bool) ->
         ({"done": True, "done_reason": "stop", "response": "a"}, True),
         ({"done": True, "done_reason": "length", "response": "a"}, True),
         ({"done": True, "done_reason": "load", "response": ""}, False),
+        ({"done": True, "response": "a"}, True),
+        ({"done": True, "message": {"role": "assistant", "content": "a"}}, True),
         ({"done": True, "response": ""}, False),
+        ({"done": True, "done_reason": None, "response": "a"}, False),
         ({"done": False, "response": "a"}, False),
         ({"error": "no such model"}, False),
     ],
 )
 def test_answers_of_ollama(found: Any, stored: bool) -> None:
-    """The preset stores what is done, and why it is done says that it is an answer."""
+    """The preset stores what is done, if no reason that is given says that it is no answer."""
     (local,) = rules_of(["ollama"])
     asked = request({"model": "m", "prompt": "a"}, url="http://localhost:11434/api/generate")
     assert acceptable(local, asked, answer(found)) is stored

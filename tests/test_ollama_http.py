@@ -165,7 +165,7 @@ def test_a_server_that_tells_no_digests(cache: memoleo.Cache) -> None:
     with ScriptedHttp() as server, memoleo.enable("requests", rules=["ollama"], cache=cache):
         server.answers["/api/generate"] = lambda body: {
             "model": body["model"], "response": body["prompt"].upper(), "done": True,
-            "done_reason": "stop", "number": server.number(),
+            "number": server.number(),
         }  # fmt: skip
         url = f"{server.url}/api/generate"
         body = {"model": "m", "prompt": "a", "stream": False}

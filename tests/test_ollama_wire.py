@@ -173,6 +173,8 @@ def test_other_libraries_ask_the_same_question(
         (b'{"a": 1}\n{"done": true, "done_reason": "stop"}\n', True),
         (b'{"a": 1}\n{"done": true, "done_reason": "load"}', False),
         (b'{"done": true,\n "done_reason": "length"}', True),
+        (b'{"a": 1, "done": true}', True),
+        (b'{"a": 1, "done": true, "done_reason": null}', False),
         (b'{"error": "no", "done": true, "done_reason": "stop"}', False),
         (b'{"embeddings": [[1.0]]}', True),
         (b'{"embeddings": []}', False),

@@ -29,7 +29,11 @@ def asks(request: Request) -> bool:
 
 
 def complete(request: Request, answer: Answer) -> bool:
-    """Whether nothing of an answer is missing: it says `done`, and why, or it has vectors."""
+    """Whether nothing of an answer is missing: it says `done`, or it has vectors.
+
+    Who says why has to have a good reason. Older servers, and many that only speak like Ollama,
+    give none: they are believed if they said something.
+    """
     return ended(request, answer.body)
 
 
@@ -44,7 +48,15 @@ def ended(request: Request, body: bytes) -> bool:
     last: dict[str, Any] = values[-1]
     if _path(request).endswith(("/api/embed", "/api/embeddings")):
         return bool(last.get("embeddings") or last.get("embedding"))
-    return last.get("done") is True and last.get("done_reason") in _END
+    if last.get("done") is not True:
+        return False
+    return last["done_reason"] in _END if "done_reason" in last else any(map(_said, values))
+
+
+def _said(part: dict[str, Any]) -> bool:
+    message = part.get("message")
+    holder = message if isinstance(message, dict) else part
+    return any(holder.get(name) for name in ("response", "content", "thinking", "tool_calls"))
 
 
 def _path(request: Request) -> str:

@@ -59,7 +59,8 @@ def complete(part: Part, *, limited: bool) -> bool:
 
     Embeddings and judgements come whole or not at all. Everything else says `done`, and why: a
     reason other than "stop" or "length" is no answer ("load", "unload"), or one that a later
-    server broke off. An `error` is none either, whatever stands beside it.
+    server broke off. Older servers, and many that only speak like Ollama, are done without
+    giving a reason. An `error` is no answer, whatever stands beside it.
 
     Parameters
     ----------
@@ -74,12 +75,12 @@ def complete(part: Part, *, limited: bool) -> bool:
     for name in ("embeddings", "embedding", "answers"):
         if name in part:
             return bool(part[name])
-    return ends(part) and (limited or part["done_reason"] != "length")
+    return ends(part) and (limited or part.get("done_reason") != "length")
 
 
 def ends(part: Part) -> bool:
     """Whether a part of a stream says that it is the last one, and that all went well."""
-    return part.get("done") is True and part.get("done_reason") in _END
+    return part.get("done") is True and part.get("done_reason", _END[0]) in _END
 
 
 def tokens(part: Part) -> tuple[int, int]:
