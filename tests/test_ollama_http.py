@@ -177,6 +177,48 @@ def test_a_server_that_tells_no_digests(cache: memoleo.Cache) -> None:
         assert server.requests["/api/generate"] == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hit_has_the_bytes_and_headers_that_came(cache: memoleo.Cache, stream: bool) -> None:
+    """Who asks in the same way gets what the server sent, to the byte; others what it means."""
+    models.clear()
+    line = {"model": "m", "response": "é", "done": True, "done_reason": "stop"}
+    body = {"model": "m", "prompt": "a", "stream": stream}
+    with ScriptedHttp() as server, memoleo.enable("requests", rules=["ollama"], cache=cache):
+        server.answers["/api/generate"] = line  # with spaces and escapes, as Python writes it
+        server.answers["/api/tags"] = {"models": [{"name": "m:latest", "digest": "d1"}]}
+        server.headers = [("X-Served-By", "one"), ("Set-Cookie", "sid=abcdefgh")]
+        url = f"{server.url}/api/generate"
+        first = requests.post(url, json=body)
+        for again in (requests.post(url, json=body), requests.post(url, json=body, stream=True)):
+            assert again.from_cache
+            assert again.content == first.content
+            assert again.elapsed == first.elapsed
+            kept = {name for name in first.headers if name != "Set-Cookie"}
+            assert {name: first.headers[name] for name in kept} == dict(again.headers)
+        other = requests.post(url, json={**body, "model": "m:latest"})
+        parts = [json.loads(part) for part in other.iter_lines()]
+        assert "".join(part["response"] for part in parts) == "é"
+        assert {part["model"] for part in parts} == {"m:latest"}
+        assert "X-Served-By" not in other.headers
+        assert server.requests["/api/generate"] == 1
+
+
+def test_an_answer_that_repeats_a_credential_is_not_stored(cache: memoleo.Cache) -> None:
+    """A server that echoes the token is asked each time."""
+    models.clear()
+    with ScriptedHttp() as server, memoleo.enable("requests", rules=["ollama"], cache=cache):
+        server.answers["/api/tags"] = {"models": [{"name": "m:latest", "digest": "d1"}]}
+        server.answers["/api/generate"] = {
+            "model": "m", "response": "Bearer token_0123456789", "done": True,
+        }  # fmt: skip
+        headers = {"Authorization": "Bearer token_0123456789"}
+        body = {"model": "m", "prompt": "a", "stream": False}
+        for _ in range(2):
+            requests.post(f"{server.url}/api/generate", json=body, headers=headers)
+        assert server.requests["/api/generate"] == 2
+        assert cache.get_stats()["total_entries"] == 0
+
+
 async def test_asynchronous_clients(server: ScriptedOllama, on: memoleo.Cache) -> None:
     """An asynchronous client learns the model as a synchronous one does."""
     body = {"model": "m", "messages": ASK, "stream": False}

@@ -22,6 +22,8 @@ from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.errors import CodecError
 from memoleo.http_rules._bodies import is_lines, json_of
+from memoleo.http_rules._judge import public
+from memoleo.http_rules._key import secrets_of
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.http_rules._presets import PRESETS
 from memoleo.http_rules._rule import Rule
@@ -212,11 +214,33 @@ class _OllamaExchange(Exchange):
         return tags(self._server, self._question.model, digest)
 
 
+class _Wire(msgspec.Struct, frozen=True, array_like=True):
+    """A response as it came.
+
+    Parameters
+    ----------
+    asked
+        the name that its request has for the model
+    streamed
+        whether that asked for a stream
+    answer
+        the response, with an empty body if the parts come to the same bytes
+    """
+
+    asked: str
+    streamed: bool
+    answer: Answer
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Wire).decode
+
+
 class _WireCodec:
     """Encodes the answer of a `Sent` as every client of Ollama is answered from.
 
-    Headers are not kept, since an answer that another client stored has none: a hit has those
-    that say what it is.
+    Who asks for it in the same way gets the very response. For others, and where another client
+    stored the answer, one is made, with the headers that say what it is.
     """
 
     name = NAME
@@ -226,12 +250,20 @@ class _WireCodec:
 
     def encode(self, value: Sent) -> bytes:
         """See `Codec.encode`."""
-        if value.answer is None:
+        if value.answer is None or value.request is None:
             raise CodecError("an answer that was not read")
-        asked = self._question.asked
-        parts = parts_of(bytes(value.answer.body))
+        question, body = self._question, bytes(value.answer.body)
+        parts = parts_of(body)
         streamed = len(parts) > 1 or is_lines(value.answer.header("content-type"))
-        return Stored(parts, streamed=streamed, asked=asked).pack()
+        stored = Stored(parts, streamed=streamed, asked=question.asked)
+        payload = stored.pack()
+        answer = msgspec.structs.replace(public(value.answer), fresh_until=None)
+        if Stored.unpack(payload, question.asked).body(streamed=question.streamed) == body:
+            answer = msgspec.structs.replace(answer, body=b"")
+        stored.wire = _encode(_Wire(question.asked, question.streamed, answer))
+        if any(each in body or each in stored.wire for each in secrets_of(value.request)):
+            raise CodecError("an answer that repeats a credential")
+        return stored.pack()
 
     def decode(self, payload: bytes) -> Sent:
         """See `Codec.decode`."""
@@ -239,7 +271,12 @@ class _WireCodec:
         if stored.kept_by:
             raise CodecError("an answer of which a client kept a part")
         streamed = self._question.streamed
+        wire = self._wire(stored)
+        if wire is not None and wire.body:
+            return Sent(wire)
         body = stored.body(streamed=streamed)
+        if wire is not None:
+            return Sent(msgspec.structs.replace(wire, body=body))
         if streamed:
             headers = [("Content-Type", "application/x-ndjson"), ("Transfer-Encoding", "chunked")]
         else:
@@ -248,6 +285,16 @@ class _WireCodec:
                 ("Content-Length", str(len(body))),
             ]
         return Sent(Answer(200, "OK", headers=headers, body=body))
+
+    def _wire(self, stored: Stored) -> Answer | None:
+        if not stored.wire:
+            return None
+        try:
+            wire = _decode(stored.wire)
+        except msgspec.MsgspecError as error:
+            raise CodecError(f"not a response: {error}") from None
+        same = (wire.asked, wire.streamed) == (self._question.asked, self._question.streamed)
+        return wire.answer if same else None
 
 
 def _tokens(sent: Sent) -> Any:

@@ -129,15 +129,26 @@ class Stored:
     kept_by
         empty if the parts are all that went over the wire. Otherwise they are what classes of a
         client kept of it, and this names what those classes know: other fields are missing
+    wire
+        the very response, for whoever asks as it was asked for first; empty if nobody has it
     """
 
-    __slots__ = ("asked", "kept_by", "parts", "streamed")
+    __slots__ = ("asked", "kept_by", "parts", "streamed", "wire")
 
-    def __init__(self, parts: list[Part], *, streamed: bool, asked: str, kept_by: str = "") -> None:
+    def __init__(
+        self,
+        parts: list[Part],
+        *,
+        streamed: bool,
+        asked: str,
+        kept_by: str = "",
+        wire: bytes = b"",
+    ) -> None:
         self.parts = parts
         self.streamed = streamed
         self.asked = asked
         self.kept_by = kept_by
+        self.wire = wire
 
     def pack(self) -> bytes:
         """Return the payload of an entry.
@@ -147,9 +158,9 @@ class Stored:
         CodecError
             a part is no plain data, or says something of its model that can't be told apart
         """
-        return auto.encode(
-            [_FORMAT, self.streamed, self.kept_by, [self._nameless(part) for part in self.parts]]
-        )
+        parts = [self._nameless(part) for part in self.parts]
+        fields = [_FORMAT, self.streamed, self.kept_by, parts]
+        return auto.encode([*fields, self.wire] if self.wire else fields)
 
     @classmethod
     def unpack(cls, payload: bytes, asked: str) -> Stored:
@@ -161,13 +172,14 @@ class Stored:
             it is something else
         """
         stored = auto.decode(payload)
-        if type(stored) is not list or len(stored) != 4 or stored[0] != _FORMAT:
+        if type(stored) is not list or len(stored) not in (4, 5) or stored[0] != _FORMAT:
             raise CodecError("not an answer, or one that another version stored")
         parts = stored[3]
         for part in parts:
             if part.get("model", "") is None:
                 part["model"] = asked
-        return cls(parts, streamed=stored[1], asked=asked, kept_by=stored[2])
+        wire = stored[4] if len(stored) == 5 else b""
+        return cls(parts, streamed=stored[1], asked=asked, kept_by=stored[2], wire=wire)
 
     def _nameless(self, part: Part) -> Part:
         name = part.get("model", "")
