@@ -181,6 +181,16 @@ def test_signals_end_it_as_they_end_python(folder: Path, number: int, options: l
 
 
 @posix
+@pytest.mark.parametrize("options", [[], ["--observe"]])
+def test_a_killed_program_is_seen_as_killed(folder: Path, options: list[str]) -> None:
+    """SIGKILL to the program itself, by the system that runs out of memory, is told as that."""
+    write(folder / "script.py", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    ran = run(*options, "script.py")
+    assert ran.returncode == -signal.SIGKILL
+    assert "Error" not in ran.stderr
+
+
+@posix
 def test_handlers_of_the_program_are_the_ones_that_run(folder: Path) -> None:
     """A program that handles SIGTERM itself decides how it ends."""
     write(

@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -477,7 +478,8 @@ def end_by_signal(number: int) -> None:
     sys.stderr.flush()
     if sys.platform == "win32":
         os._exit(128 + number)
-    signal.signal(number, signal.SIG_DFL)
+    with suppress(OSError):  # nobody can say what becomes of SIGKILL
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
