@@ -8,6 +8,7 @@ import gc
 import gzip
 import logging
 import os
+import re
 import socket
 import threading
 from email.utils import formatdate
@@ -693,6 +694,14 @@ class TestHttpx:
             b"http://songs.invalid/a",
             b"http://songs.invalid/b",
         ]
+
+    @pytest.mark.parametrize("name", ["_init_transport", "_init_proxy_transport"])
+    def test_an_httpx_that_makes_transports_elsewhere_is_refused(self, monkeypatch, name):
+        """Limits are never lost without a word: the client can't be made."""
+        # As if that httpx called them by another name.
+        monkeypatch.delattr(AsyncNetworkClient, name)
+        with pytest.raises(ConfigError, match=re.escape(f"httpx {httpx.__version__}")):
+            client(proxy="http://127.0.0.1:9")
 
     async def test_http2_can_be_left_out(self):
         """With http2=False the server is not offered it."""

@@ -147,6 +147,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
             },
             **options,
         )
+        self._check_transports()
 
     # httpx makes its transports, those of proxies too, by these two methods.
 
@@ -155,6 +156,17 @@ class AsyncNetworkClient(httpx.AsyncClient):
 
     def _init_proxy_transport(self, *args: Any, **options: Any) -> LoopTransport:
         return self._wrap(partial(super()._init_proxy_transport, *args, **options))
+
+    def _check_transports(self) -> None:
+        # Another httpx may make them elsewhere: no request is to go past limits without a word.
+        made = [getattr(self, "_transport", None), *getattr(self, "_mounts", {None: None}).values()]
+        if made[0] is None or not all(
+            isinstance(each, (LoopTransport, type(None))) for each in made
+        ):
+            raise ConfigError(
+                f"httpx {httpx.__version__} makes its transports in a way that memoleo doesn't "
+                "know, so no limit would hold: update memoleo, or install an httpx from before"
+            )
 
     async def request(
         self,
