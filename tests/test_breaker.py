@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from memoleo import _breaker
-from memoleo._breaker import BreakerPolicy, Breakers, Circuit
+from memoleo import _breaker, _settings
+from memoleo._breaker import BreakerPolicy, Breakers, Circuit, get_breakers
+from memoleo.config import Networking, Settings
 from memoleo.errors import CircuitOpenError, ConfigError
 
 HOST = "api.example.com:443"
@@ -175,3 +176,16 @@ def test_the_error_is_a_connection_error_and_pickles():
     error = pickle.loads(pickle.dumps(CircuitOpenError("h", 2.0)))
     assert isinstance(error, ConnectionError)
     assert (error.host, error.retry_in) == ("h", 2.0)
+
+
+def test_the_shared_ones_follow_the_settings():
+    """Numbers of the config hold from the next call on, and what is known of hosts stays."""
+    networking = Networking(breaker_failures=2, breaker_open_for=7.0, breaker_probes=3)
+    before = _settings.use(Settings(networking=networking))
+    try:
+        assert get_breakers().policy == BreakerPolicy(failures=2, open_for=7.0, probes=3)
+        shared = get_breakers()
+    finally:
+        _settings.use(before)
+    assert get_breakers() is shared
+    assert get_breakers().policy == BreakerPolicy()

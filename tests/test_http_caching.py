@@ -12,10 +12,9 @@ from scripted_server import answer, scripted
 
 import memoleo
 from memoleo import Cache, _settings
-from memoleo._breaker import Breakers
 from memoleo.config import Settings
-from memoleo.errors import ConfigError
-from memoleo.http import AsyncNetworkClient
+from memoleo.errors import CircuitOpenError, ConfigError
+from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_breakers
 from memoleo.http_rules import Rule
 from memoleo.metrics import Metrics
 from memoleo.testing import FakeClock, no_waiting
@@ -230,6 +229,52 @@ async def test_a_stream_is_never_cached(cache):
             async with made.stream("GET", url) as response:
                 assert await response.aread() == b"song"
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+async def test_a_rule_and_its_client_share_one_circuit(cache, clock, fail_fast):
+    """A request counts once, old answers stand in for refused ones, and the probe gets through."""
+    breakers = Breakers(BreakerPolicy(failures=2, open_for=0.05))
+    statuses = [200, 503, 503, 200]
+    mock = httpx.MockTransport(lambda request: httpx.Response(statuses.pop(0), text="song"))
+    url = "https://api.example:8443/songs"
+    rules = [{"method": "GET", "url": "api.example:8443/*", "ttl": 10, "breaker": True}]
+    async with AsyncNetworkClient(
+        transport=mock, cache=cache, rules=rules, attempts=1, breakers=breakers, fail_fast=fail_fast
+    ) as made:
+        assert (await made.get(url)).text == "song"
+        clock.advance(11)
+        for _ in range(5):
+            assert (await made.get(url)).text == "song"
+        ((host, stats),) = breakers.get_stats().items()
+        assert (host, stats.failures, stats.circuit) == ("api.example:8443", 2, "open")
+        with pytest.raises(httpx.ConnectError) as caught:
+            await made.get(url + "/new")
+        assert isinstance(caught.value, CircuitOpenError)
+        assert statuses == [200]
+        await asyncio.sleep(0.06)
+        assert (await made.get(url)).text == "song"
+        assert breakers.get_stats()[host].circuit == "closed"
+        assert statuses == []
+
+
+async def test_the_circuits_of_enable_are_the_clients():
+    """What fails for patched packages is refused to a client that fails fast."""
+    mock = httpx.MockTransport(lambda request: httpx.Response(503))
+    rules = [{"method": "GET", "url": "api.example/*", "breaker": True}]
+    get_breakers().reset()
+    try:
+        with (
+            memoleo.enable("httpx", rules=rules, cache=memoleo.Cache("memory://")),
+            httpx.Client(transport=mock) as plain,
+        ):
+            for _ in range(get_breakers().policy.failures):
+                plain.get("https://api.example/songs")
+        async with AsyncNetworkClient(transport=mock, fail_fast=True) as made:
+            with pytest.raises(CircuitOpenError):
+                await made.get("https://api.example/other")
+    finally:
+        get_breakers().reset()
 
 
 async def test_switches(cache):

@@ -19,10 +19,9 @@ from https_server import CountingApp, names_on_loopback, serving
 from scripted_server import answer, scripted
 
 from memoleo import _pausing, _settings, retried
-from memoleo._breaker import BreakerPolicy, Breakers
 from memoleo.config import Networking, Settings
 from memoleo.errors import CircuitOpenError, ConfigError
-from memoleo.http import AsyncNetworkClient, get_async_client
+from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_async_client
 from memoleo.http import _shared as shared
 from memoleo.metrics import get_metrics
 from memoleo.testing import no_waiting

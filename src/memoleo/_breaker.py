@@ -21,6 +21,7 @@ from math import inf
 
 import msgspec
 
+from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._platform import renew_after_fork
 from memoleo.errors import CircuitOpenError, ConfigError
@@ -321,8 +322,27 @@ class Breakers:
 
 
 _shared = Breakers()
+_followed: _settings.Settings | None = None
 
 
 def get_breakers() -> Breakers:
-    """Return those that everything in this process shares unless it has some of its own."""
+    """Return those that everything in this process shares unless it has some of its own.
+
+    They open and close as ``[networking]`` says.
+
+    Raises
+    ------
+    ConfigError
+        the settings can't be read
+    """
+    global _followed
+    settings = _settings.current()
+    if settings is not _followed:
+        network = settings.networking
+        _shared.policy = BreakerPolicy(
+            failures=network.breaker_failures,
+            open_for=network.breaker_open_for,
+            probes=network.breaker_probes,
+        )
+        _followed = settings
     return _shared

@@ -197,6 +197,9 @@ KEYS: dict[str, dict[str, Kind]] = {
         "timeout_read": SECONDS,
         "retry_attempts": _at_least(1),
         "retry_backoff_ms": DELAYS,
+        "breaker_failures": _at_least(1),
+        "breaker_open_for": SECONDS,
+        "breaker_probes": _at_least(1),
     },
     "workers": {
         "image_worker_poll_ms": _at_least(0),

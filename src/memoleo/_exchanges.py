@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from memoleo import _settings, _switch
-from memoleo._breaker import Permit, get_breakers
+from memoleo._breaker import Breakers, Permit, get_breakers
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
 from memoleo._exchange_parts import describe
@@ -20,6 +20,7 @@ from memoleo._flow import Intent
 from memoleo._interrupts import pass_on
 from memoleo._policy import Policy
 from memoleo._reader import Missed
+from memoleo._retry_rules import host_in
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.codecs._compress import compress, decompress
@@ -31,7 +32,6 @@ from memoleo.http_rules._key import key_of, matches, secrets_of
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.http_rules._presets import APIS
 from memoleo.http_rules._rule import Rule
-from memoleo.http_rules._urls import place_of
 
 __all__ = ["Asking", "Exchange", "Exchanges", "Lane", "Sent"]
 
@@ -141,6 +141,8 @@ class Exchanges:
         returns the cache, at each call
     failures
         returns what the library raises when a host can't be reached
+    breakers
+        returns the circuits for rules with ``breaker``; `None` if whoever sends a request asks them
     """
 
     def __init__(
@@ -148,9 +150,11 @@ class Exchanges:
         rules: Iterable[Rule],
         cache: Callable[[], Cache],
         failures: Callable[[], tuple[type[BaseException], ...]] = lambda: (OSError,),
+        breakers: Callable[[], Breakers] | None = get_breakers,
     ) -> None:
         self.rules = tuple(rules)
         self.failures = failures
+        self.breakers = breakers
         self._cache = cache
         self._named: dict[tuple[str, str], Rule | None] = {}
         self._lanes: dict[int, Lane] = {}
@@ -412,10 +416,11 @@ class Exchange:
         return sent
 
     def _enter(self) -> Permit | None:
-        if not self.rule.breaker:
+        breakers = self._exchanges.breakers
+        if breakers is None or not self.rule.breaker:
             return None
-        host = place_of(self.request.url).origin
-        permit = get_breakers().enter(host, time.monotonic())
+        host = host_in(self.request.url) or self.request.url
+        permit = breakers().enter(host, time.monotonic())
         try:
             permit.check()
         except Exception as error:
@@ -424,8 +429,9 @@ class Exchange:
         return permit
 
     def _leave(self, permit: Permit | None, failed: bool | None) -> None:
-        if permit is not None:
-            get_breakers().leave(permit, time.monotonic(), failed=failed)
+        breakers = self._exchanges.breakers
+        if permit is not None and breakers is not None:
+            breakers().leave(permit, time.monotonic(), failed=failed)
 
     def _old(self) -> Answer | None:
         """Return what is stored, if the server can be asked whether it still holds."""

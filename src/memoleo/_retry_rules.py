@@ -16,6 +16,7 @@ from memoleo.errors import ConfigError
 __all__ = [
     "PASSING_STATUSES",
     "ErrorRule",
+    "host_in",
     "host_of",
     "is_transient",
     "match_errors",
@@ -182,7 +183,7 @@ def host_of(error: BaseException) -> str | None:
             _get(_get(cause, "request_info"), "url"),
             _get(cause, "url"),
         ):
-            if url is not None and (host := _host(str(url))):
+            if url is not None and (host := host_in(str(url))):
                 return host
         for holder in (cause, _get(cause, "pool"), _get(cause, "conn")):
             host, port = _get(holder, "host"), _get(holder, "port")
@@ -201,7 +202,8 @@ def _all_causes(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _host(url: str) -> str | None:
+def host_in(url: str) -> str | None:
+    """Return the host of a URL as budgets and breakers name it: ``host:port``."""
     from urllib.parse import urlsplit
 
     try:

@@ -85,6 +85,12 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
         calls in all, the first one included
     retry_backoff_ms
         waits between them, in milliseconds
+    breaker_failures
+        failures in a row after which a host's circuit opens
+    breaker_open_for
+        seconds for which it stays open
+    breaker_probes
+        calls that are let through at once after that, and successes that close it
     """
 
     max_concurrent_requests: int = 16
@@ -93,6 +99,9 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
     timeout_read: float = 180.0
     retry_attempts: int = 3
     retry_backoff_ms: tuple[float, ...] = (100.0, 300.0, 900.0)
+    breaker_failures: int = 5
+    breaker_open_for: float = 30.0
+    breaker_probes: int = 1
 
 
 class Workers(msgspec.Struct, frozen=True, kw_only=True):

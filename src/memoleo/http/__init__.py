@@ -6,19 +6,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memoleo._breaker import BreakerPolicy, Breakers, get_breakers
     from memoleo.http._client import AsyncNetworkClient
     from memoleo.http._shared import get_async_client
 
-_HOMES = {"AsyncNetworkClient": "_client", "get_async_client": "_shared"}
+_HOMES = {
+    "AsyncNetworkClient": "memoleo.http._client",
+    "BreakerPolicy": "memoleo._breaker",
+    "Breakers": "memoleo._breaker",
+    "get_async_client": "memoleo.http._shared",
+    "get_breakers": "memoleo._breaker",
+}
 
-__all__ = ["AsyncNetworkClient", "get_async_client"]
+__all__ = ["AsyncNetworkClient", "BreakerPolicy", "Breakers", "get_async_client", "get_breakers"]
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ from memoleo import _settings
 from memoleo._cache import Cache
 from memoleo._default import get_cache
 from memoleo._exchanges import Exchange, Exchanges, Sent
-from memoleo._units import Duration
+from memoleo.http._asked import Wish, failing_fast
 from memoleo.http_rules._presets import rules_of
 from memoleo.http_rules._rule import Rule
 from memoleo.patches._httpx_responses import (
@@ -24,12 +24,9 @@ from memoleo.patches._httpx_responses import (
 )
 from memoleo.patches._passing import passing
 
-__all__ = ["Caching", "Wish"]
+__all__ = ["Caching"]
 
 _MOST = 256
-
-Wish = tuple[str, "Duration | None", "Duration | None"]
-"""Type, TTL and ``stale_if_error`` that a call asks for itself."""
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
@@ -57,7 +54,7 @@ class Caching:
         self._wished: dict[tuple[str, Wish], Exchanges] = {}
 
     def _exchanges(self, rules: Iterable[Rule]) -> Exchanges:
-        return Exchanges(rules, self._cache, lambda: (httpx.TransportError,))
+        return Exchanges(rules, self._cache, lambda: (httpx.TransportError,), breakers=None)
 
     def wish(self, method: str, wish: Wish) -> Exchanges:
         """Return what answers a call that says itself how it is kept.
@@ -109,6 +106,9 @@ class Caching:
 
         async def ask(extra: Mapping[str, str]) -> Sent:
             own = with_extra(request, extra)
+            if exchange.rule.breaker:
+                # The transport counts what becomes of it, and so it refuses too.
+                own.extensions = failing_fast(own.extensions)
             with passing():
                 response = await send(own)
             if own is not request and response.request is own:

@@ -21,16 +21,17 @@ from memoleo._retry_rules import is_transient
 from memoleo._retrying import Backoff, RetryPolicy, make_policy
 from memoleo._units import Duration
 from memoleo.errors import ConfigError
-from memoleo.http._caching import Caching, Wish
-from memoleo.http._pools import Pools
-from memoleo.http._requests import (
+from memoleo.http._asked import (
     Options,
+    Wish,
     extended,
     failure_of,
     may_repeat,
     options_of,
     whole_number,
 )
+from memoleo.http._caching import Caching
+from memoleo.http._pools import Pools
 from memoleo.http._transport import LoopTransport
 from memoleo.metrics._metrics import get_metrics
 

@@ -10,6 +10,7 @@ import httpx
 
 from memoleo._breaker import Breakers, Permit
 from memoleo._retry_rules import is_transient
+from memoleo.http._asked import options_of
 from memoleo.http._careful import send_carefully
 from memoleo.http._pools import Pool, Pools
 from memoleo.patches._httpx_responses import CircuitOpen
@@ -22,11 +23,13 @@ _FAILED: dict[int, bool | None] = {
     **dict.fromkeys((500, 502, 503, 504), True),
 }
 
+_PORTS = {"http": 80, "https": 443}
+
 
 def _origin_of(url: httpx.URL) -> str:
     """Return host and port, as budgets and breakers name them."""
-    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-    return url.host if port is None else f"{url.host}:{port}"
+    host, port = url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme)
+    return host if port is None else f"{host}:{port}"
 
 
 class LoopTransport(httpx.AsyncBaseTransport):
@@ -90,7 +93,7 @@ class LoopTransport(httpx.AsyncBaseTransport):
         try:
             if pool.closed:
                 raise RuntimeError("Cannot send a request, as the client has been closed.")
-            if self._fail_fast and not permit.allowed:
+            if not permit.allowed and (self._fail_fast or options_of(request).fail_fast):
                 raise _refused(permit, request)
             transport = pool.transports.get(self._key)
             if transport is None:

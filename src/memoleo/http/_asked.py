@@ -11,9 +11,20 @@ import msgspec
 from memoleo._retry_rules import PASSING_STATUSES
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import ConfigError
-from memoleo.http._caching import Wish
 
-__all__ = ["Options", "extended", "failure_of", "may_repeat", "options_of", "whole_number"]
+__all__ = [
+    "Options",
+    "Wish",
+    "extended",
+    "failing_fast",
+    "failure_of",
+    "may_repeat",
+    "options_of",
+    "whole_number",
+]
+
+Wish = tuple[str, "Duration | None", "Duration | None"]
+"""Type, TTL and ``stale_if_error`` that a call asks for itself."""
 
 _NAME = "memoleo"
 
@@ -30,6 +41,7 @@ class Options(msgspec.Struct, frozen=True):
     attempts: int | None = None
     repeatable: bool | None = None
     wish: Wish | None = None
+    fail_fast: bool = False
 
 
 _NONE = Options()
@@ -56,6 +68,12 @@ def extended(
         wish,
     )
     return {**(extensions or {}), _NAME: asked}
+
+
+def failing_fast(extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the extensions of a request that is not to be sent to a host that keeps failing."""
+    asked = msgspec.structs.replace(extensions.get(_NAME, _NONE), fail_fast=True)
+    return {**extensions, _NAME: asked}
 
 
 def options_of(request: httpx.Request) -> Options:
