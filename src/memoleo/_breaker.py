@@ -24,6 +24,7 @@ import msgspec
 from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._platform import renew_after_fork
+from memoleo.config import Settings
 from memoleo.errors import CircuitOpenError, ConfigError
 
 __all__ = ["BreakerPolicy", "BreakerStats", "Breakers", "Circuit", "Permit", "get_breakers"]
@@ -322,7 +323,7 @@ class Breakers:
 
 
 _shared = Breakers()
-_followed: _settings.Settings | None = None
+_followed: Settings | None = None
 
 
 def get_breakers() -> Breakers:
