@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -117,6 +118,38 @@ def test_stats(memoleo, url: str) -> None:
     assert data["by_type"] == {"emotion": 3, "songs": 2}
     assert data["total_bytes"] > 0
     assert data["enabled"] is True
+
+
+ODD = ["[red]x[/]", "[/]", "a\nb", "\x1b]0;title\x07\x1b[31mred", "<b>\u202eevil", "ünï☃", "a\0b"]
+
+
+def test_names_are_only_names(memoleo, home: Path) -> None:
+    """What looks like markup or obeys to a terminal is shown as it is written, one name a row."""
+    program = home / "odd.py"
+    program.write_text(
+        "from memoleo import content_cached, timed\n"
+        f"for name in {ODD!r}:\n"
+        "    @timed(name)\n"
+        "    @content_cached(name, tags=[name])\n"
+        "    def same(value): return value\n"
+        "    same(name), same(name)\n"
+    )
+    url = f"sqlite:///{(home / 'cache.db').as_posix()}"
+    assert memoleo("run", "--cache", url, str(program)).status == 0
+    shown = ["[red]x[/]", "[/]", r"a\nb", r"\x1b]0;title\x07\x1b[31mred", r"<b>\u202eevil", "ünï☃"]
+    for out in (
+        memoleo("stats", "--cache", url).out,
+        memoleo("metrics", "--cache", url).out,
+        memoleo("entries", "--values", "--cache", url, COLUMNS="300").out,
+    ):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", out)
+        assert [name for name in shown if name not in out] == []
+    assert list(memoleo("stats", "--cache", url, "--json").json["by_type"]) == sorted(ODD)
+    for name in ODD[:-1]:
+        assert memoleo("clear", "--type", name, "--yes", "--cache", url, "--json").json == {
+            "matched": 1,
+            "cleared": 1,
+        }
 
 
 @pytest.fixture
@@ -280,6 +313,8 @@ def test_default_cache_that_is_not_there_yet_is_empty(memoleo, home: Path) -> No
         ("sqlite:///missing/cache.db", 1, "There is no cache at"),
         ("mongodb://x", 2, "a cache URL begins with"),
         ("nonsense", 2, "a cache URL begins with"),
+        ("redis://[x", 2, "is no URL: Invalid IPv6 URL"),
+        ("sqlite:////", 1, "is a folder"),
         ("sqlite:///a.db?max_byte=1", 2, "did you mean 'max_bytes'"),
         ("memory://", 1, "lives inside each process"),
     ],
@@ -437,17 +472,39 @@ def test_doctor_finds_a_file_that_others_can_read(memoleo, home: Path, url: str)
     assert "chmod 600" in ran.out
 
 
-def test_locked_store(memoleo, home: Path, url: str) -> None:
-    """While another program holds the file for itself, commands answer or say so."""
+LOOKING = [["stats"], ["entries"], ["clear", "--yes"], ["verify"], ["top", "--count", "1"],
+           ["export", "out"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
+def test_locked_store(memoleo, home: Path, url: str, command: list[str]) -> None:
+    """While another program holds the file for itself, that is said: nothing looks empty."""
     holder = sqlite3.connect(home / "cache.db", isolation_level=None)
     try:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
         holder.execute("BEGIN EXCLUSIVE")
-        assert memoleo("stats", "--cache", url).status in (0, 1)
-        cleared = memoleo("clear", "--cache", url, "--yes")
-        assert cleared.status == 1
-        assert cleared.err.startswith("Error: ")
+        ran = memoleo(*command, "--cache", url)
     finally:
         holder.close()
+    assert (ran.status, ran.out) == (1, "")
+    assert "lock" in ran.err
+    assert not (home / "out").exists()
+    assert memoleo("stats", "--cache", url, "--json").json["total_entries"] == 5
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
+def test_database_of_another_program(memoleo, home: Path, command: list[str]) -> None:
+    """It is not taken for an empty cache, and stays as it is."""
+    path = home / "theirs.db"
+    with contextlib.closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE customers (name)")
+        theirs.commit()
+    before = path.read_bytes()
+    ran = memoleo(*command, "--cache", "sqlite:///theirs.db")
+    assert (ran.status, ran.out) == (1, "")
+    assert "a database of another program" in ran.err
+    assert not (home / "out").exists()
+    assert path.read_bytes() == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")

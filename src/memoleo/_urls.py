@@ -29,7 +29,10 @@ def open_backend(url: str) -> Backend:
     """
     from urllib.parse import parse_qsl, unquote, urlsplit
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{shown_url(url)!r} is no URL: {error}") from None
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"{shown_url(url)!r}: a cache URL begins with {_SHOWN}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))

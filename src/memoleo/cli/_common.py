@@ -15,7 +15,9 @@ import click
 from memoleo._cache import Cache
 from memoleo._default import default_url
 from memoleo._health import NOT_KEPT
+from memoleo._urls import open_backend
 from memoleo.backends.memory import MemoryBackend
+from memoleo.metrics._ledger import farthest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,10 +77,13 @@ def open_cache(url: str | None) -> Cache:
             f"{place} lives inside each process: there is nothing to see from another one. "
             "Name a cache in a file with --cache sqlite:///file.db."
         )
-    cache = Cache(place)
+    # Memory in front would answer for a file that can't be read, and it knows nothing here.
+    cache = Cache(backend=farthest(open_backend(place)))
     path = store_path(place)
     if path is None or is_store(path):
         return cache
+    if path.is_dir():
+        raise click.ClickException(f"{path} is a folder, and a cache is a file.")
     if path.exists():
         raise click.ClickException(f"{path} is no cache, or its beginning is overwritten.")
     if url is not None:
@@ -107,7 +112,7 @@ def is_store(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
     return start in (b"", _MAGIC)
 

@@ -20,7 +20,7 @@ from memoleo.metrics._totals import Totals
 if TYPE_CHECKING:
     from memoleo.metrics._ledger_file import LedgerFile
 
-__all__ = ["Ledger", "evictions_of", "ledger_at", "path_beside", "place_of"]
+__all__ = ["Ledger", "evictions_of", "farthest", "ledger_at", "path_beside", "place_of"]
 
 
 _TURN = 5.0
