@@ -477,6 +477,7 @@ class TestOptions:
             ({"cache": "memory://"}, "cache"),
             ({"tags": "one"}, "tags"),
             ({"type": ""}, "type"),
+            ({"type": "\ud800"}, "type"),
         ],
     )
     def test_wrong_use_fails_when_decorating(self, options: dict[str, Any], word: str) -> None:

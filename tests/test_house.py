@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, set[str]]] = [
         {"_callable", "_compiled", "_entry", "_events", "_importing", "_health", "_interrupts",
          "_pausing", "_platform",
          "_retry_budget", "_units", "_version", "errors", "hooks",
-         "_notes",
+         "_notes", "_plain",
          "http_rules", "_targets"},
     ),
     ("settings", {"_config_files", "_config_keys", "_settings", "_switch", "config"}),

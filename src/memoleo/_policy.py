@@ -72,6 +72,11 @@ class Policy(msgspec.Struct, frozen=True):
         return max(self.stale_while_revalidate, self.stale_if_error)
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no halves of surrogate pairs: keys and stores have no bytes for these."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def make_policy(
     type: str = "default",
     ttl: Duration | None = None,
@@ -88,7 +93,7 @@ def make_policy(
     ConfigError
         one of them is wrong
     """
-    if not isinstance(type, str) or not type:
+    if not isinstance(type, str) or not type or not _is_unicode(type):
         raise ConfigError(f"type={type!r} is not the name of a category")
     if cache_if is not None and not callable(cache_if):
         raise ConfigError(f"cache_if={cache_if!r} is not callable: give f(result) -> bool")

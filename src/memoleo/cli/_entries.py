@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from memoleo._cache import Cache
+from memoleo._plain import plain, plain_name
 from memoleo._stored import StoredEntry
 from memoleo._units import duration_text, size_text
 from memoleo.cli._common import cache_option, console, json_option, open_cache, print_json
@@ -122,9 +123,9 @@ def _print(cache: Cache, shown: list[StoredEntry], more: bool, values: bool) -> 
     for entry in shown:
         table.add_row(
             Text(str(entry.key)[:15]),
-            Text(entry.type),
-            Text(entry.label, overflow="fold"),
-            Text(", ".join(entry.tags), overflow="fold"),
+            plain_name(entry.type),
+            plain_name(entry.label),
+            plain_name(", ".join(entry.tags)),
             _age(entry.age),
             Text(duration_text(entry.ttl), style="" if entry.fresh else "red"),
             size_text(entry.size),
@@ -135,7 +136,7 @@ def _print(cache: Cache, shown: list[StoredEntry], more: bool, values: bool) -> 
         for entry in shown:
             text = repr(_value(entry))
             cut = text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}… ({len(text):,} letters)"
-            out.print(Text(f"{str(entry.key)[:15]}  {cut}", overflow="fold"))
+            out.print(Text(plain(f"{str(entry.key)[:15]}  {cut}"), overflow="fold"))
     if more:
         out.print(f"There are more than these {len(shown)}; see --limit.")
 

@@ -9,6 +9,7 @@ import click
 
 from memoleo._default import configure
 from memoleo._explain import Explanation
+from memoleo._plain import plain
 from memoleo.cli._common import cache_option, json_option, open_cache, print_json
 from memoleo.cli._functions import find_function
 from memoleo.errors import KeyingError
@@ -41,7 +42,7 @@ def command(what: str, arguments: str, url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        click.echo(str(found))
+        click.echo(plain(str(found)))
 
 
 def _whole_key(cache: Any, start: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoleo._plain import plain_name
 from memoleo.metrics._totals import RESERVED
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def types_table(stats: dict[str, Any], title: str | None = None) -> Table:
     rows = sorted(stats[RESERVED].items(), key=lambda pair: (-pair[1]["lookups"], pair[0]))
     for type, row in rows:
         table.add_row(
-            _plain(type),
+            plain_name(type),
             f"{row['hit_rate']:.1f} %",
             *[_count(name, row[name]) for name in names],
             milliseconds_text(row["saved_ms"]),
@@ -59,7 +60,7 @@ def operations_table(stats: dict[str, Any], title: str | None = None) -> Table:
     operations = [(name, row) for name, row in stats.items() if name != RESERVED]
     for name, row in sorted(operations, key=lambda pair: (-pair[1]["count"], pair[0])):
         table.add_row(
-            _plain(name),
+            plain_name(name),
             f"{row['count']:,}",
             _count("errors", row["errors"]),
             *[milliseconds_text(row[each]) for each in _LATENCIES],
@@ -92,12 +93,6 @@ def _count(name: str, value: float) -> Text:
 
     style = ("red" if name in _TROUBLES else "") if value else "dim"
     return Text(f"{value:,}", style=style)
-
-
-def _plain(name: str) -> Text:
-    from rich.text import Text
-
-    return Text(name, overflow="fold")
 
 
 def _table(title: str | None, first: str, *others: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from memoleo._plain import plain_name
 from memoleo._units import size_text
 from memoleo.cli._common import (
     cache_option,
@@ -38,10 +39,10 @@ def command(url: str | None, as_json: bool) -> None:
     table.columns[0].footer = "all"
     table.add_column("entries", justify="right", footer=f"{total:,}")
     for name, count in sorted(stats["by_type"].items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(name, f"{count:,}")
+        table.add_row(plain_name(name), f"{count:,}")
     out.print(table)
     out.print(f"{size_text(stats['total_bytes'])} of results")
     if stats.get("path"):
-        out.print(f"in {stats['path']}", markup=False)
+        out.print(f"in {stats['path']}", markup=False, soft_wrap=True)
     if not stats["enabled"]:
         out.print("Caching is switched off by the settings; see: memoleo config")

@@ -7,6 +7,7 @@ import time
 import click
 import msgspec
 
+from memoleo._plain import plain, plain_name
 from memoleo._verify import Verified
 from memoleo.cli._common import cache_option, console, json_option, open_cache, print_json
 from memoleo.errors import ConfigError
@@ -66,7 +67,7 @@ def _print(found: dict[str, Verified]) -> None:
     for name, each in sorted(found.items()):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.last))
         table.add_row(
-            Text(name),
+            plain_name(name),
             f"{each.checked:,}",
             Text(f"{each.differed:,}", style="red" if each.differed else ""),
             f"{each.rate:.1f} %",
@@ -76,4 +77,4 @@ def _print(found: dict[str, Verified]) -> None:
     out.print(table)
     for each in found.values():
         for finding in each.findings:
-            out.print(Text(f"{finding.key[:15]}  {finding}", overflow="fold"))
+            out.print(Text(plain(f"{finding.key[:15]}  {finding}"), overflow="fold"))

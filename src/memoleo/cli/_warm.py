@@ -19,6 +19,7 @@ from memoleo._cached import content_cached
 from memoleo._default import configure
 from memoleo._map import amap
 from memoleo._map import map as map_threads
+from memoleo._plain import plain
 from memoleo.cli._common import cache_option, json_option, print_json
 from memoleo.cli._functions import find_function
 from memoleo.metrics._metrics import get_metrics
@@ -215,7 +216,7 @@ def _print(report: dict[str, Any], failed: list[Failure], kept: Path | None) -> 
         f"in {report['seconds']:.1f} s."
     )
     for each in failed[:_SHOWN]:
-        click.echo(f"  line {each.line}: {each.error}", err=True)
+        click.echo(f"  line {each.line}: {plain(each.error)}", err=True)
     if len(failed) > _SHOWN:
         click.echo(f"  and {len(failed) - _SHOWN:,} more", err=True)
     if failed and kept is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoleo._plain import plain_name
 from memoleo.launch._observed import Saving
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def as_table(savings: dict[str, Saving]) -> Table:
         table.add_column(name, justify="right")
     for name, each in sorted(savings.items()):
         table.add_row(
-            name,
+            plain_name(name),
             f"{each.calls:,}",
             f"{each.hits:,}",
             f"{100 * each.hits / each.calls:.1f} %",
