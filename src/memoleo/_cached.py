@@ -222,8 +222,8 @@ class CachedFunction(WrappedCallable[P, R]):
     def _job_of(self, args: Any, kwargs: Any) -> Job:
         return self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
 
-    def _job(self, key: bytes, compute: partial[Any], attached: _Attached | None = None) -> Job:
-        attached = attached or self._at()
+    def _job(self, key: bytes, compute: partial[Any], at: _Attached | None = None) -> Job:
+        attached: _Attached = at or self._at()
         alike = attached.job
         if alike is None:
             calls = attached.cache.calls  # type: ignore[union-attr]

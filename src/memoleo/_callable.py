@@ -118,8 +118,9 @@ class WrappedCallable(Generic[P, R]):
         # Python looks for `__call__` in the class only: with a class of its own, each wrapper can
         # have what it calls there, and the call takes no frame to find it.
         names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-        own: type[Self] = type(cls.__name__, (cls,), names)
-        return super().__new__(own)
+        own: Any = type(cls.__name__, (cls,), names)
+        made: Self = super().__new__(own)
+        return made
 
     def __init__(self, wrapped: Callable[P, R], entry: Callable[P, R]) -> None:
         kind = getattr(wrapped, "__binding__", "method")

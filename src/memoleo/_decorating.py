@@ -56,8 +56,8 @@ class _Transparent(WrappedCallable[..., Any]):
     """A wrapper around a callable that has methods of its own, which stay reachable."""
 
     def __init__(self, wrapped: Any, make: Make) -> None:
-        function = wrapped.__func__ if isinstance(wrapped, (classmethod, staticmethod)) else wrapped
-        super().__init__(wrapped, make(function))
+        bound = isinstance(wrapped, (classmethod, staticmethod))
+        super().__init__(wrapped, make(wrapped.__func__ if bound else wrapped))
 
     def __getattr__(self, name: str) -> Any:
         wrapped = self.__dict__.get("__wrapped__")

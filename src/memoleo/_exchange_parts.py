@@ -39,7 +39,7 @@ def describe(
         place.origin,
         request.method,
         place.path,
-        _named([field.partition("=")[::2] for field in counted_query(rule, place.query)]),
+        _named([_pair(field) for field in counted_query(rule, place.query)]),
         _named(headers),
         _data(content),
         kind,
@@ -48,6 +48,11 @@ def describe(
         parsed.signature,
     )
     return Description(_PORTRAIT, values)
+
+
+def _pair(field: str) -> tuple[str, str]:
+    name, _, value = field.partition("=")
+    return name, value
 
 
 def _named(pairs: list[tuple[str, str]]) -> dict[str, Any]:

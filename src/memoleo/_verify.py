@@ -430,7 +430,7 @@ def _with_own_arguments(job: Job) -> Job | None:
     The caller goes on with its own while the call is computed again.
     """
     compute = job.compute
-    if type(compute) is not partial:
+    if not isinstance(compute, partial):
         return job
     arguments = (*compute.args, *compute.keywords.values())
     if not any(isinstance(value, _CHANGEABLE) for value in arguments):

@@ -92,9 +92,10 @@ class _RestServer:
             # It must not be answered from a cache.
             with _switch.bypass():
                 answer = self._open().post(self.place + path, json=body)
-            rows = answer.json()
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, ValueError) as error:
             raise BackendError(f"{self.place}: {error or type(error).__name__}") from error
+        try:
+            rows = answer.json()
         except ValueError:
             raise BackendError(f"{self.place}: it answered {answer.status_code}") from None
         if isinstance(rows, dict) or answer.status_code != 200:

@@ -27,11 +27,15 @@ class Reader:
 
     def __init__(self, name: str, decode: Callable[[bytes], Any]) -> None:
         self.name = name
-        self.decode = decode
+        self._decode = decode
 
     def encode(self, value: Any) -> bytes:
         """Refuse: see `Codec.encode`."""
         raise CodecError(f"the codec {self.name!r} is only read here")
+
+    def decode(self, payload: bytes) -> Any:
+        """Return plain data: see `Codec.decode`."""
+        return self._decode(payload)
 
 
 _READERS: dict[str, Reader] = {}

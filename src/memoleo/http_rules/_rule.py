@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -197,9 +197,11 @@ def _required(value: Any) -> tuple[tuple[Pointer, list[Any]], ...]:
 
 
 def _check(value: Any) -> Callable[[Answer], bool] | None:
-    if value is None or (callable(value) and not isinstance(value, str)):
-        found: Callable[[Answer], bool] | None = value
-        return found
+    if value is None:
+        return None
+    if callable(value):
+        found: Any = value
+        return cast("Callable[[Answer], bool]", found)
     if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[\w.]+", value):
         raise ConfigError(f"check={value!r}: give f(answer), or text such as 'package.module:name'")
 

@@ -37,7 +37,7 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
     class Exact(Pickler):
         # Asked for everything whose type is not exactly one of the builtin ones. A bytearray and
         # a PickleBuffer, which look like bytes, are refused by the protocol below 5.
-        reducer_override = staticmethod(_refuse)
+        reducer_override: Any = staticmethod(_refuse)
 
     class Encoder(threading.local):
         """A thread's own. What interrupts it leaves what it finds in `pieces`."""

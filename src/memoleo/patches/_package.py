@@ -27,6 +27,7 @@ class Package(Protocol):
 
     def wanted(self, settings: Settings) -> bool:
         """Whether `enable` without names means this package too."""
+        ...
 
     def answers(
         self, cache: Callable[[], Cache], settings: Settings, options: Mapping[str, Any]
