@@ -12,7 +12,7 @@ import memoleo
 from memoleo._exchanges import Exchange, Exchanges, Sent
 from memoleo.http_rules import Answer, Request, Rule
 from memoleo.http_rules._judge import acceptable
-from memoleo.http_rules._key import key_of, matches, secrets_of
+from memoleo.http_rules._key import key_of, matches, meant, secrets_of
 from memoleo.http_rules._presets import rules_of
 
 URL = "https://api.example.com/v1/score"
@@ -40,6 +40,36 @@ def answer(data: Any = None, status: int = 200, **headers: str) -> Answer:
 
 def key(of: Rule, to: Request) -> bytes | None:
     return key_of(of, to, lambda signs: b"|".join(signs))
+
+
+@pytest.mark.parametrize(
+    ("body", "is_meant"),
+    [
+        ({"images": ["aGk="]}, True),
+        ({"messages": [{"content": "a"}, {"content": "b", "images": ["aGk="]}]}, True),
+        ({"images": [], "messages": [{"images": None}]}, False),
+        ({"prompt": "images"}, False),
+        (["images"], False),
+        ("images", False),
+    ],
+)
+def test_a_rule_may_want_to_see_something_in_the_body(body: Any, is_meant: bool) -> None:
+    """`when` means a body in which one of its pointers leads to something."""
+    pictures = rule(when=["/images", "/messages/*/images"])
+    assert meant(pictures, request(body)) is is_meant
+    assert meant(rule(), request(body))
+
+
+def test_the_first_rule_that_is_meant_decides() -> None:
+    """What a rule with `when` is not meant for is left to the next one."""
+    pictures, all_else = rule(when=["/images"], type="pictures"), rule(type="words")
+    exchanges = Exchanges([pictures, all_else], lambda: memoleo.Cache("memory://"))
+    assert exchanges.rule_for(request({"images": ["aGk="]})) is pictures
+    assert exchanges.rule_for(request({"prompt": "a"})) is all_else
+    assert (
+        Exchanges([pictures], lambda: memoleo.Cache("memory://")).rule_for(request({"a": 1}))
+        is None
+    )
 
 
 @pytest.mark.parametrize(

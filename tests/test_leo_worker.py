@@ -272,6 +272,31 @@ def test_types_of_the_entries(
     assert ttls["song_recommendations"] == day
 
 
+def test_questions_about_images_have_a_category_of_their_own(
+    services: Any, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """What Ollama is asked about an image is kept as vision_inference, all else isn't."""
+    program = (
+        "import os, requests\n"
+        "url = os.environ['OLLAMA_BASE_URL'] + '/api/'\n"
+        "model = {'model': os.environ.get('OLLAMA_MODEL', 'phi3:latest'), 'stream': False}\n"
+        "said = {'role': 'user', 'content': 'What is it?'}\n"
+        "for _ in range(2):\n"
+        "    about = {**model, 'prompt': 'What is it?'}\n"
+        "    print(requests.post(url + 'generate', json={**about, 'images': ['aGk=']}).text)\n"
+        "    print(requests.post(url + 'generate', json={**about, 'images': []}).text)\n"
+    )
+    (tmp_path / "asks.py").write_text(program)
+    ran = subprocess.run(
+        [*arguments("run")[:-1], "asks.py"], cwd=tmp_path, env=environ, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert lines[:2] == lines[2:]
+    with Cache(environ["MEMOLEO_CACHE"]) as cache:
+        assert cache.get_stats()["by_type"] == {"post_enrichment": 1, "vision_inference": 1}
+
+
 BEFORE_AND_AFTER = """
 import sys
 sys.path.insert(0, {leo!r})

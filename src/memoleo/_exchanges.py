@@ -28,7 +28,7 @@ from memoleo.codecs._readers import show_with
 from memoleo.errors import CodecError
 from memoleo.http_rules._control import fresh_until, renewed, validators
 from memoleo.http_rules._judge import FAILURES, acceptable, public
-from memoleo.http_rules._key import key_of, matches, secrets_of
+from memoleo.http_rules._key import key_of, matches, meant, secrets_of
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.http_rules._presets import APIS
 from memoleo.http_rules._rule import Rule
@@ -156,20 +156,24 @@ class Exchanges:
         self.failures = failures
         self.breakers = breakers
         self._cache = cache
-        self._named: dict[tuple[str, str], Rule | None] = {}
+        self._named: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._lanes: dict[int, Lane] = {}
         self._noted: set[str] = set()
 
-    def rule_for(self, method: str, url: str) -> Rule | None:
-        """Return the rule that names calls of this method (in capitals) to this URL, if any."""
-        named: Rule | None = self._named.get((method, url), _UNKNOWN)
-        if named is _UNKNOWN:
-            found = next((rule for rule in self.rules if matches(rule, method, url)), None)
+    def named(self, method: str, url: str) -> tuple[Rule, ...]:
+        """Return the rules that name calls of this method (in capitals) to this URL."""
+        found = self._named.get((method, url))
+        if found is None:
+            found = tuple(rule for rule in self.rules if matches(rule, method, url))
             if len(self._named) >= _MOST:
                 self._named.clear()
             self._named[method, url] = found
-            return found
-        return named
+        return found
+
+    def rule_for(self, request: Request) -> Rule | None:
+        """Return the rule that decides about a request, if any."""
+        named = self.named(request.method, request.url)
+        return next((rule for rule in named if meant(rule, request)), None)
 
     def exchange(
         self, request: Request, kind: Callable[..., Exchange | None] | None = None
@@ -187,7 +191,7 @@ class Exchanges:
         """
         kind = kind or Exchange
         try:
-            rule = self.rule_for(request.method, request.url)
+            rule = self.rule_for(request)
             if rule is None or not _switch.enabled() or _mode() is _switch.Mode.BYPASS:
                 return None
             if rule.api is not None and not APIS[rule.api].asks(request):
@@ -509,5 +513,4 @@ def _nowhere() -> None:
     return None
 
 
-_UNKNOWN: Any = object()
 _mode = _switch.mode.get

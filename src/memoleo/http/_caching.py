@@ -84,7 +84,7 @@ class Caching:
         exchanges = self._named
         if wish is not None:
             exchanges = self.wish(request.method, wish)
-        elif not exchanges.rules or exchanges.rule_for(request.method, str(request.url)) is None:
+        elif not exchanges.rules or not exchanges.named(request.method, str(request.url)):
             return None
         try:
             asked = request_of(client, request, auth)

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 
-from memoleo.http_rules._bodies import content_of
+from memoleo.http_rules._bodies import content_of, json_of, resolve
 from memoleo.http_rules._headers import HARMLESS, is_credential
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._rule import Rule
 from memoleo.http_rules._urls import place_of
 
-__all__ = ["caller_of", "counted_headers", "counted_query", "key_of", "matches", "secrets_of"]
+__all__ = [
+    "caller_of",
+    "counted_headers",
+    "counted_query",
+    "key_of",
+    "matches",
+    "meant",
+    "secrets_of",
+]
 
 _DOMAIN = b"memoleo:http:1"
 _SHORTEST_SECRET = 8
@@ -21,6 +29,15 @@ def matches(rule: Rule, method: str, url: str) -> bool:
     """Whether a rule names calls of this method to this URL."""
     parsed = rule.parsed
     return method in parsed.methods and parsed.pattern.fullmatch(place_of(url).url) is not None
+
+
+def meant(rule: Rule, request: Request) -> bool:
+    """Whether a request, which a rule names, also says what the rule wants to see."""
+    wanted = rule.parsed.when
+    if not wanted:
+        return True
+    body = json_of(request.body)
+    return any(found for each in wanted for found in resolve(body, each))
 
 
 def key_of(

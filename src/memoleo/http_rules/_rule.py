@@ -35,6 +35,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     url
         a pattern such as ``"https://api.example.com/v1/*"``: ``*`` is anything, no scheme is
         both, no query is any query; ``re:…`` is a regular expression for the whole URL
+    when
+        JSON pointers into the body of the request, of which one has to lead to something that is
+        not empty; without any, whatever the body says. A call that a rule isn't meant for in this
+        way is left to the rules after it
     type
         the category of the answers
     ttl
@@ -85,6 +89,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     method: str | Iterable[str]
     url: str
+    when: Iterable[str] = ()
     type: str = "http"
     ttl: Duration | None = None
     body: Iterable[str] | None = None
@@ -125,6 +130,7 @@ class Parsed:
     __slots__ = (
         "check", "counted", "excuse_for", "ignored", "methods", "params", "pattern", "pointers",
         "required", "revalidate_for", "signature", "statuses", "tags", "ttl", "uncounted",
+        "when",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
@@ -135,6 +141,7 @@ class Parsed:
             raise ConfigError(f"url={rule.url!r}: give a pattern such as 'https://host/path/*'")
         self.methods = frozenset(each.upper() for each in methods)
         self.pattern = compile_pattern(rule.url)
+        self.when = _pointers("when", rule.when)
         self.ttl = None if rule.ttl is None else parse_duration(rule.ttl)
         self.pointers = None if rule.body is None else _pointers("body", rule.body)
         self.ignored = _pointers("ignore_body", rule.ignore_body)

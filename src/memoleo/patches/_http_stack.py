@@ -76,12 +76,12 @@ class Stack:
 
     def names(self, method: str, url: str) -> bool:
         """Whether a rule names calls of this method to this URL."""
-        return any(each.rule_for(method, url) is not None for each in self.all)
+        return any(each.named(method, url) for each in self.all)
 
     def exchange(self, request: Request) -> Exchange | None:
         """Return a call that is to be answered, by the innermost whose rules name it."""
         for each in self.all:
-            rule = each.rule_for(request.method, request.url)
+            rule = each.rule_for(request)
             if rule is None:
                 continue
             if rule.api != "ollama":
