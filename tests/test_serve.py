@@ -159,6 +159,21 @@ def test_the_histogram_is_that_of_the_durations(cache: Cache) -> None:
     assert total == pytest.approx(sum(durations) / 1000)
 
 
+@pytest.mark.parametrize("name", ["half \ud800", 'a\nb"c\\\\d', "<script>", "\0", "ünï☃"])
+def test_odd_names_are_only_names(cache: Cache, name: str) -> None:
+    """Whatever an operation is called, every format has it, and the other numbers."""
+    get_metrics().record_latency(name, 1)
+    shown = name.replace("\ud800", "\\ud800")
+    operations = {
+        sample.labels["operation"]
+        for family in parse_text(metrics_text(cache))
+        for sample in family.samples
+        if "operation" in sample.labels
+    }
+    assert {shown, "stage"} <= operations
+    assert {shown, "stage"} <= set(json.loads(json.dumps(metrics_json(cache)))["performance"])
+
+
 def test_a_registry_of_the_program_takes_the_numbers(cache: Cache) -> None:
     """Who has a registry already adds ours; registering alone reads nothing."""
     registry = CollectorRegistry()

@@ -26,7 +26,7 @@ from memoleo._platform import (
 from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
 from memoleo.errors import BackendError
 from memoleo.metrics._ledger_schema import FORMAT, prepare, read_format
-from memoleo.metrics._names import MOST, OTHER
+from memoleo.metrics._names import MOST, OTHER, whole
 from memoleo.metrics._spans import IN_FILE, Place, outdated, widened
 from memoleo.metrics._totals import OperationTotals, Totals, merge_counts
 
@@ -292,16 +292,11 @@ class _Names:
 
 def _rows(totals: Totals) -> Iterator[tuple[str, str, bytes]]:
     for name, operation in totals.operations.items():
-        yield "operation", _stored(name), operation.to_bytes()
+        yield "operation", whole(name), operation.to_bytes()
     for name, counts in totals.types.items():
-        yield "type", _stored(name), _encode(counts)
+        yield "type", whole(name), _encode(counts)
     for pair, counts in totals.models.items():
-        yield "model", _stored(_SEPARATOR.join(pair)), _encode(counts)
-
-
-def _stored(name: str) -> str:
-    # SQLite takes no half of a surrogate pair, and one such name must not keep the others out.
-    return name.encode("utf-8", "backslashreplace").decode()
+        yield "model", whole(_SEPARATOR.join(pair)), _encode(counts)
 
 
 def _other(kind: str) -> str:

@@ -15,7 +15,7 @@ from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper
 from memoleo.metrics._ledger import Ledger, evictions_of, ledger_at, place_of
-from memoleo.metrics._names import OTHER, admits
+from memoleo.metrics._names import OTHER, admits, whole
 from memoleo.metrics._recorder import Recorder
 from memoleo.metrics._tally import Tally
 from memoleo.metrics._totals import RESERVED, OperationTotals, Totals
@@ -138,7 +138,7 @@ class Metrics:
         if found is None:
             if name != OTHER and not admits(self._operations, "operations"):
                 return self.operation(OTHER)
-            found = self._operations.setdefault(name, OperationStats())
+            found = self._operations.setdefault(whole(name), OperationStats())
             if self is _default:
                 keeper.add(self)
         return found

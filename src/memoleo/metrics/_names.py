@@ -6,7 +6,7 @@ from collections.abc import Sized
 
 from memoleo._events import extras, logger
 
-__all__ = ["MOST", "OTHER", "admits"]
+__all__ = ["MOST", "OTHER", "admits", "whole"]
 
 MOST = 1_000
 """How many operations, types and models are told apart, each for itself."""
@@ -15,6 +15,11 @@ OTHER = "other"
 """What further ones are counted as."""
 
 _told: set[str] = set()
+
+
+def whole(name: str) -> str:
+    """Return a name with halves of surrogate pairs spelled out: no file and no page holds these."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def admits(known: Sized, what: str) -> bool:
