@@ -159,7 +159,12 @@ def test_answers_are_there_while_the_server_is_down(cache: memoleo.Cache) -> Non
             by_requests(url, {**body, "messages": [{"role": "user", "content": "new"}]})
 
 
-def test_a_server_that_tells_no_digests(cache: memoleo.Cache) -> None:
+@pytest.mark.parametrize(
+    "listing",
+    [{"nothing": "here"}, {"models": []}, {"models": [{"name": "m:latest"}]}, {"models": None}, []],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_tells_no_digests(cache: memoleo.Cache, listing: Any, stream: bool) -> None:
     """Servers that only speak like Ollama are answered for by what was sent to them."""
     models.clear()
     with ScriptedHttp() as server, memoleo.enable("requests", rules=["ollama"], cache=cache):
@@ -168,13 +173,19 @@ def test_a_server_that_tells_no_digests(cache: memoleo.Cache) -> None:
             "number": server.number(),
         }  # fmt: skip
         url = f"{server.url}/api/generate"
-        body = {"model": "m", "prompt": "a", "stream": False}
-        server.answers["/api/tags"] = {"nothing": "here"}
-        found = [requests.post(url, json=body).json() for _ in range(4)]
+        body = {"model": "m", "prompt": "a", "stream": stream}
+        server.answers["/api/tags"] = listing
+        found = [requests.post(url, json=body).json() for _ in range(3)]
+        with requests.post(url, json=body, stream=True) as response:
+            found.append(json.loads(response.content))
         assert found[0] == found[1] == found[2] == found[3]
         models.clear()
         assert requests.post(url, json=body).json() == found[0]
-        assert server.requests["/api/generate"] == 1
+        with requests.post(url, json={**body, "prompt": "b"}, stream=True) as response:
+            first = response.content
+        with requests.post(url, json={**body, "prompt": "b"}, stream=True) as response:
+            assert response.content == first
+        assert server.requests["/api/generate"] == 2
 
 
 @pytest.mark.parametrize("stream", [False, True])

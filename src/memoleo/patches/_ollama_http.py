@@ -131,6 +131,8 @@ class _OllamaExchange(Exchange):
         if model is Unsure.UNKNOWN and (self.streamed or watched):
             # Whoever reads a stream asks nothing when it ends; whoever observes counts by keys.
             model = yield from self._listing()
+        if model is Unsure.UNKNOWN and models.silent(self._server):
+            model = Unsure.SILENT
         self._know(model)
         return Sent(None)
 
@@ -167,7 +169,9 @@ class _OllamaExchange(Exchange):
         sent = yield from super()._asking()
         took = (time.perf_counter() - started) * 1000
         if self._model is Unsure.UNKNOWN and self._worth_keeping(sent):
-            self._know((yield from self._listing()))
+            model = yield from self._listing()
+            silent = model is Unsure.UNKNOWN and models.silent(self._server)
+            self._know(Unsure.SILENT if silent else model)
             if not isinstance(self._model, Model) and self._model is not Unsure.UNKNOWN:
                 self._lane.cache.calls.keep(super()._job(_nothing, False), Returned(sent, took))
         return sent

@@ -149,9 +149,16 @@ class Models:
         return listing.models.get(name)
 
     def silent(self, server: Server) -> bool:
-        """Whether a server was asked for its models lately, and doesn't tell them."""
+        """Whether a server was asked for its models lately, and tells nothing of any.
+
+        Scripts that only speak like Ollama list no models, or names without digests. A real
+        server without models has no answers that could be kept.
+        """
         listing = self._listings.get(server.here)
-        return listing is not None and self._clock() < listing.silent_until
+        if listing is None:
+            return False
+        now = self._clock()
+        return now < listing.silent_until or (now < listing.holds_until and not listing.models)
 
     def changes(self, server: Server) -> int:
         """Return a number that grows with every change, to be handed to `listed`."""
