@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -356,6 +358,31 @@ def test_switches(server: ScriptedHttp, on: Any, cache: memoleo.Cache) -> None:
     assert number() == 5
     counts = cache.metrics.get_stats()["cache"]["test"]
     assert (counts["hits"], counts["misses"]) == (2, 2)
+
+
+def test_responses_and_errors_are_let_go(server: ScriptedHttp, on: Any) -> None:
+    """Nothing of a call is held on to when its caller has let go: no response, no connection."""
+
+    def ask() -> weakref.ref[Any]:
+        return weakref.ref(requests.post(f"{server.url}/echo", json={"a": 1}))
+
+    class Asks(requests.Session):
+        pass
+
+    def fail() -> weakref.ref[Any]:
+        session = Asks()
+        for _ in range(2):
+            with pytest.raises(requests.ConnectionError):
+                session.post("http://127.0.0.1:9/echo", json={"a": 1})
+        return weakref.ref(session)
+
+    found = [ask() for _ in range(3)]
+    with memoleo.enable(
+        "requests", rules=[{"method": "POST", "url": "127.0.0.1:9/*"}], cache="memory://"
+    ):
+        found.append(fail())
+        gc.collect()
+        assert [each() for each in found] == [None] * 4
 
 
 def test_threads_share_a_session(server: ScriptedHttp, on: Any) -> None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -164,7 +165,8 @@ class Spelled:
         if exchange is not None and mark is not None and _small(prepared.body):
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[mark] = _Known(exchange, prepared.copy(), stack.all)
+            # A copy: what the call comes to, its response or error, is not to be held on to.
+            self._known[mark] = _Known(copy(exchange), prepared.copy(), stack.all)
         return exchange
 
 
