@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, set[str]]] = [
         "ground",
         {"_callable", "_compiled", "_entry", "_events", "_importing", "_health", "_interrupts",
          "_pausing", "_platform",
-         "_retry_budget", "_units", "_version", "errors", "hooks",
+         "_retry_budget", "_units", "_unseen", "_version", "errors", "hooks",
          "_notes", "_plain",
          "http_rules", "_targets"},
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -335,6 +336,34 @@ async def test_abandoned_and_finished_async_streams(
                 break
     assert server.asked == 4
     await client._client.aclose()
+
+
+@pytest.mark.parametrize("retries", [False, 2])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_leaving_a_stream_as_the_loop_ends(server: ScriptedOllama, retries: Any) -> None:
+    """A stream that is left behind when its loop ends is closed without a word, as ever."""
+    failures: list[dict[str, Any]] = []
+
+    async def leave(parts: int, way: str) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        client = ollama.AsyncClient(server.url, verify=False)
+        if way == "pull":
+            stream = await client.pull("m", stream=True)
+        else:
+            stream = await client.chat("m", ASK, stream=True)
+        assert inspect.isasyncgen(stream)
+        async for _ in stream:
+            parts -= 1
+            if not parts:
+                break
+
+    cache = memoleo.Cache("memory://", metrics=memoleo.Metrics())
+    with memoleo.enable("ollama", cache=cache, retries=retries):
+        for parts, way in [(1, "new"), (2, "known"), (1, "pull"), (4, "whole"), (1, "replayed")]:
+            asyncio.run(leave(parts, way))
+    gc.collect()  # of connections that nobody closed, as without a cache
+    assert not failures
 
 
 async def test_a_cancelled_replay_leaves_the_answer_whole(

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from memoleo._unseen import unseen
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import CodecError
 
@@ -244,7 +245,7 @@ class LateStream(AsyncGenerator[Any, Any]):
 
     async def _started(self) -> AsyncGenerator[Any, Any]:
         if self._source is None:
-            self._source = areplay(Recorded([])) if self._closed else await self._start()
+            self._source = unseen(areplay(Recorded([])) if self._closed else await self._start())
         return self._source
 
 

@@ -13,6 +13,7 @@ from memoleo._cache import Cache
 from memoleo._events import extras, logger
 from memoleo._interrupts import pass_on
 from memoleo._store import Job
+from memoleo._unseen import unseen
 from memoleo.patches._ollama_batches import Batch
 from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_hits import Hits
@@ -86,15 +87,15 @@ class Answers:
             if self._computes(args, kwargs):
                 request = Request(original, client, args, kwargs)
                 if kwargs.get("stream"):
-                    return self._sending.astream(request, kwargs)
+                    return unseen(self._sending.astream(request, kwargs))
                 return await self._sending.asend(request, kwargs)
             if not self.changes_models(args[1:]):
                 return await original(client, *args, **kwargs)
             with self.changing(client):
                 result = await original(client, *args, **kwargs)
-            return self._awatched(client, result) if kwargs.get("stream") else result
+            return unseen(self._awatched(client, result)) if kwargs.get("stream") else result
         if call.question.streamed:
-            return self._astream(call)
+            return unseen(self._astream(call))
         return await self._aanswer(call)
 
     def _computes(self, args: Any, kwargs: Any) -> bool:
@@ -141,6 +142,8 @@ class Answers:
         with self.changing(client):
             try:
                 async for part in parts:
+                    # It may be the last one: whoever leaves with it is never seen again.
+                    self._forget(client)
                     yield part
             finally:
                 await parts.aclose()

@@ -10,6 +10,7 @@ from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._policy import Policy
 from memoleo._store import Job
+from memoleo._unseen import unseen
 from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
 from memoleo.patches._ollama_described import describe, essence
@@ -217,9 +218,12 @@ class Call:
         finally:
             source.close()
 
-    async def aparts(self, *, learn: bool = False) -> AsyncGenerator[Any, None]:
+    def aparts(self, *, learn: bool = False) -> AsyncGenerator[Any, None]:
         """Do what `parts` does."""
-        source = self.rules.sending.astream(self.request, self.request.kwargs)
+        return unseen(self._aparts(learn))
+
+    async def _aparts(self, learn: bool) -> AsyncGenerator[Any, None]:
+        source = unseen(self.rules.sending.astream(self.request, self.request.kwargs))
         try:
             async for part in source:
                 if learn and self.complete(part):

@@ -115,16 +115,16 @@ def _stream(request: Request, kwargs: Mapping[str, Any]) -> Generator[Any, None,
         source.close()
 
 
-async def _astream(request: Request, kwargs: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+async def _abegin(request: Request, kwargs: Mapping[str, Any]) -> tuple[list[Any], Any]:
+    """Return the first part of an answer, if there is any, and a generator of those after it."""
     source = await request.astart(kwargs)
     try:
-        async for part in source:
-            yield part
-    finally:
-        await source.aclose()
+        return [await source.__anext__()], source
+    except StopAsyncIteration:
+        return [], source
 
 
-for _function in (_send, _asend, _stream, _astream):
+for _function in (_send, _asend, _stream, _abegin):
     # The operation under which further attempts are counted.
     _function.__qualname__ = "ollama"
 
@@ -155,7 +155,7 @@ class Sending:
         self._send = around(_send)
         self._asend = around(_asend)
         self._stream = around(_stream)
-        self._astream = around(_astream)
+        self._abegin = around(_abegin)
 
     def send(self, request: Request, kwargs: Mapping[str, Any]) -> Any:
         """Return the answer to a request.
@@ -196,15 +196,19 @@ class Sending:
         self, request: Request, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """Do what `stream` does."""
-        source = self._astream(request, self._limited(request, kwargs))
+        source = None
         try:
+            first, source = await self._abegin(request, self._limited(request, kwargs))
+            for part in first:
+                yield part
             async for part in source:
                 yield part
         except Exception:
             request.failed = True
             raise
         finally:
-            await source.aclose()
+            if source is not None:
+                await source.aclose()
 
     def _limited(self, request: Request, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return keywords with a timeout, unless the client has one of its own."""
