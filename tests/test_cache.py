@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import memoleo
@@ -260,6 +261,51 @@ class TestConstruction:
         for ask in (lambda: cache.delete("k"), lambda: list(cache.entries()), *asked):
             with pytest.raises(BackendError):
                 ask()
+
+    @pytest.mark.parametrize("fails", ["attributes", "answers", "fields"])
+    async def test_own_backend_never_hurts_the_call(self, fails: str) -> None:
+        """Whatever the attributes of a backend raise or its methods return, calls are made."""
+
+        class Hostile:
+            def __init__(self) -> None:
+                self.inner = Cache("memory://").backend
+
+            def __getattribute__(self, name: str) -> Any:
+                if name.startswith("__") or name == "inner":
+                    return object.__getattribute__(self, name)
+                if fails == "attributes":
+                    raise RuntimeError(name)
+                if name == "remote":
+                    return False
+                if fails == "answers":
+                    return lambda *args, **kwargs: "nonsense"
+                found = getattr(self.inner, name)
+                return (lambda key: broken(found(key))) if name == "get" else found
+
+        def broken(entry: Any) -> Any:
+            fields = {"created": "once", "tokens": None, "cost_ms": b""}
+            return entry and msgspec.structs.replace(entry, **fields)
+
+        options: list[dict[str, Any]] = [
+            {}, {"stale_while_revalidate": 9}, {"stale_if_error": 9}, {"variants": 2},
+        ]  # fmt: skip
+        cache = Cache(backend=Hostile())  # type: ignore[arg-type]
+        for option in options:
+
+            @memoleo.content_cached(ttl=60, cache=cache, **option)
+            def plain(x: int) -> int:
+                return x
+
+            @memoleo.content_cached(ttl=60, cache=cache, **option)
+            async def awaited(x: int) -> int:
+                return x
+
+            @memoleo.content_cached(ttl=60, cache=cache, **option)
+            def stream(x: int) -> Iterator[int]:
+                yield x
+
+            for _ in range(3):
+                assert (plain(1), await awaited(1), list(stream(1))) == (1, 1, [1])
 
     def test_closing_twice_and_using_again(self, cache: Cache) -> None:
         """close is harmless, and a later use reopens."""

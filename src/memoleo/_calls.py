@@ -129,7 +129,7 @@ class Calls:
         """Return the hot path for calls like `job`; `None` if there is none."""
         store = self.store
         backend = store.backend
-        if store.hears("hit") or job.policy.variants > 1 or job.streamed or backend.remote:
+        if store.hears("hit") or job.policy.variants > 1 or job.streamed or store.remote:
             return None
         if isinstance(backend, MemoryBackend):
             return sampled(memory_lookup(backend, None, job, store.clock))
@@ -214,7 +214,7 @@ class Calls:
         return missed.entry
 
     async def _afound(self, job: Job, missed: Missed) -> Entry | None:
-        if missed.looked or not self.store.backend.remote:
+        if missed.looked or not self.store.remote:
             return self._found(job, missed)
         import asyncio
 

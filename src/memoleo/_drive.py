@@ -136,7 +136,7 @@ class Driver:
 
     async def _aperform(self, turn: Turn, answer: Any) -> None:
         job, store = turn.job, self.store
-        remote = store.backend.remote
+        remote = store.remote
         send = turn.steps.send
         try:
             while True:
@@ -212,7 +212,7 @@ class Driver:
             finally:
                 self._flights.has_waited(loop)
         turn.flight = flight
-        remote = self.store.backend.remote
+        remote = self.store.remote
         take = partial(self.store.lease, turn.job)
         turn.lease = await _in_thread(take) if remote else take()
         if turn.lease is None and not wait:

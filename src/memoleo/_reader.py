@@ -156,7 +156,7 @@ def store_lookup(store: Store, job: Job, streak: Streak) -> Fragment:
         the function's misses in a row: in a long one nothing is looked up
     """
     names = {
-        "find": store.backend.get,
+        "find": store.find,
         "reads": store.reads,
         "clock": store.clock,
         "Missed": Missed,
