@@ -10,9 +10,9 @@ its consumer, without a word: there, nothing may rely on a `finally` but to clos
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from types import AsyncGeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["unseen"]
 
@@ -32,16 +32,16 @@ class _Unseen(AsyncGenerator[Any, Any]):
         self._source = source
         self._begun = False
 
-    def __anext__(self) -> Coroutine[Any, Any, Any]:
+    def __anext__(self) -> Any:
         return self._hidden(self._source.__anext__)
 
-    def asend(self, value: Any) -> Coroutine[Any, Any, Any]:
+    def asend(self, value: Any) -> Any:
         return self._hidden(self._source.asend, value)
 
-    def athrow(self, *error: Any) -> Coroutine[Any, Any, Any]:
+    def athrow(self, *error: Any) -> Any:
         return self._hidden(self._source.athrow, *error)
 
-    def aclose(self) -> Coroutine[Any, Any, None]:
+    def aclose(self) -> Any:
         return self._hidden(self._source.aclose)
 
     def _hidden(self, method: Callable[..., Any], *args: Any) -> Any:
@@ -62,9 +62,11 @@ class _Unseen(AsyncGenerator[Any, Any]):
     def __repr__(self) -> str:
         return repr(self._source)
 
-    @property
-    def __class__(self) -> Any:
-        return AsyncGeneratorType
+    if not TYPE_CHECKING:
+
+        @property
+        def __class__(self) -> Any:
+            return AsyncGeneratorType
 
 
 def _drop(_: Any) -> None:
