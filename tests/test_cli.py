@@ -192,6 +192,15 @@ def test_metrics(memoleo, used: str) -> None:
     assert "Nothing was counted" in memoleo("metrics", "--cache", used, "--until", "2001-01-01").out
 
 
+def test_tables_fit_a_terminal_of_80_letters(memoleo, used: str) -> None:
+    """No number is cut off, no name is broken early, and what never happened takes no column."""
+    shown = memoleo("metrics", "--cache", used, COLUMNS="80").out
+    shown += memoleo("entries", "--cache", used, COLUMNS="80").out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert not {"retries", "corrupt", "stale"} & set(shown.split())
+
+
 def test_metrics_over_time_and_savings(memoleo, used: str) -> None:
     """With a step there is a series as well, and savings come by day, week and ever."""
     data = memoleo("metrics", "--cache", used, "--json", "--step", "hour").json

@@ -110,6 +110,7 @@ def _value(entry: StoredEntry) -> Any:
 
 
 def _print(cache: Cache, shown: list[StoredEntry], more: bool, values: bool) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
@@ -117,9 +118,12 @@ def _print(cache: Cache, shown: list[StoredEntry], more: bool, values: bool) -> 
     if not shown:
         out.print("There are no such entries.")
         return
-    table = Table("key", "type", "function", "tags")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("key", no_wrap=True)
+    for name in ("type", "function", "tags"):
+        table.add_column(name, min_width=4 if name == "tags" else 10)
     for name in ("age", "ttl", "size", "cost"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for entry in shown:
         table.add_row(
             Text(str(entry.key)[:15]),

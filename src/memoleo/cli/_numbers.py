@@ -16,6 +16,7 @@ __all__ = ["milliseconds_text", "operations_table", "savings_table", "types_tabl
 _COUNTS = ("hits", "misses", "stale", "shared", "errors", "corrupt", "evicted")
 _LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "avg_ms", "max_ms")
 _TROUBLES = {"errors", "corrupt"}
+_ALWAYS = {"hits", "misses", "errors"}
 
 
 def milliseconds_text(ms: float) -> str:
@@ -39,8 +40,9 @@ def milliseconds_text(ms: float) -> str:
 
 def types_table(stats: dict[str, Any], title: str | None = None) -> Table:
     """Return what was counted per type, in the shape of `Metrics.get_stats`, as a table."""
-    names = [name for name in _COUNTS if name in _TROUBLES or _any(stats[RESERVED], name)]
-    table = _table(title, "type", "hit rate", *names, "time saved", "tokens saved")
+    names = [name for name in _COUNTS if name in _ALWAYS or _any(stats[RESERVED], name)]
+    tokens = _any(stats[RESERVED], "tokens_saved")
+    table = _table(title, "type", "hit rate", *names, "saved", *(["tokens"] if tokens else []))
     rows = sorted(stats[RESERVED].items(), key=lambda pair: (-pair[1]["lookups"], pair[0]))
     for type, row in rows:
         table.add_row(
@@ -48,7 +50,7 @@ def types_table(stats: dict[str, Any], title: str | None = None) -> Table:
             f"{row['hit_rate']:.1f} %",
             *[_count(name, row[name]) for name in names],
             milliseconds_text(row["saved_ms"]),
-            f"{row['tokens_saved']:,}",
+            *([f"{row['tokens_saved']:,}"] if tokens else []),
         )
     return table
 
@@ -56,15 +58,16 @@ def types_table(stats: dict[str, Any], title: str | None = None) -> Table:
 def operations_table(stats: dict[str, Any], title: str | None = None) -> Table:
     """Return what was counted per operation as a table."""
     heads = [name.removesuffix("_ms").replace("avg", "mean") for name in _LATENCIES]
-    table = _table(title, "operation", "count", "errors", *heads, "retries")
     operations = [(name, row) for name, row in stats.items() if name != RESERVED]
+    retries = _any(dict(operations), "retries")
+    table = _table(title, "operation", "count", "errors", *heads, *(["retries"] if retries else []))
     for name, row in sorted(operations, key=lambda pair: (-pair[1]["count"], pair[0])):
         table.add_row(
             plain_name(name),
             f"{row['count']:,}",
             _count("errors", row["errors"]),
             *[milliseconds_text(row[each]) for each in _LATENCIES],
-            f"{row['retries']:,}",
+            *([f"{row['retries']:,}"] if retries else []),
         )
     return table
 
@@ -96,9 +99,19 @@ def _count(name: str, value: float) -> Text:
 
 
 def _table(title: str | None, first: str, *others: str) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(first, title=title, title_justify="left", title_style="bold")
+    # Lines between the columns would leave no room for names where 80 letters are a line.
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column(first, min_width=12)
     for head in others:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     return table
