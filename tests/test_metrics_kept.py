@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 import time
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from children import started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +80,41 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "MOST", 5)
     monkeypatch.setattr(_names, "_told", set())
     return 5
+
+
+THREADS = """
+import os, signal, sys, threading
+import memoleo
+
+@memoleo.content_cached("squares")
+def square(number):
+    return number * number
+
+def work():
+    for number in range(500):
+        square(number % 50)
+        memoleo.get_metrics().record_latency("work", 1.0)
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+
+
+@posix
+def test_terminated_while_only_other_threads_count(tmp_path):
+    """SIGTERM loses nothing, though the main thread has only applied the decorator."""
+    url = f"sqlite:///{tmp_path}/cache.db"
+    environ = {**os.environ, "MEMOLEO_CACHE": url, "MEMOLEO_METRICS__INTERVAL": "1h"}
+    with started([sys.executable, "-c", THREADS], env=environ) as child:
+        assert child.wait(timeout=60) == -signal.SIGTERM
+    stats = read_metrics(url)["stats"]
+    assert stats["work"]["count"] == 2000
+    assert stats["cache"]["squares"]["lookups"] == 2000
 
 
 class TestNames:

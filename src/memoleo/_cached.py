@@ -36,6 +36,7 @@ from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
 from memoleo.keys._keyer import Keyer
 from memoleo.metrics._counters import CacheCounters
+from memoleo.metrics._keeper import keeper
 
 __all__ = ["BoundCached", "CacheInfo", "CachedFunction", "content_cached"]
 
@@ -117,6 +118,7 @@ class CachedFunction(WrappedCallable[P, R]):
         self._tags = tags
         self._cache = cache
         self._attached = _Attached(None, CacheCounters(), None)
+        keeper.expect()
         # Whoever says what of the instance counts says that there is one.
         if self.__binding__ == "classmethod" or options.get("state", UNSET) is not UNSET:
             self._keyer.is_method = True

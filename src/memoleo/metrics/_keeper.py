@@ -69,6 +69,14 @@ class Keeper:
         if self._counting:
             self.wake()
 
+    def expect(self) -> None:
+        """Say that something will count, perhaps in other threads only.
+
+        What becomes of a signal only the main thread may say, which is often done with memoleo
+        once it has applied the decorators.
+        """
+        on_termination(self._terminated)
+
     def wake(self) -> None:
         """Say that something is being counted. Cheap, so that it can be said often."""
         if self._awake:
