@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 import memoleo
 from memoleo import Cache, Explanation, Metrics, _settings, content_cached
+from memoleo._parts import PartsMaker
 from memoleo.backends import MemoryBackend, TieredBackend
+from memoleo.keys._keyer import Keyer
 from memoleo.testing import FakeClock
 
 
@@ -637,3 +639,34 @@ class TestHTTP:
             ["query['q']"],
             ["headers['x-mode'], which was not there"],
         ]
+
+
+def _many(a, b=0, c=0, d=0, e=0, f=0, g=0, h=0, i=0, j=0, k=0):
+    return None
+
+
+class TestBytesAtHand:
+    """What a key was just made of is not looked at a second time."""
+
+    ARGUMENTS: ClassVar[tuple[Any, ...]] = (
+        "text", 7, -40000, 2.5, None, True, b"bytes", "long " * 100, ["a"], {"b": 2, "a": [3]}, {},
+    )  # fmt: skip
+
+    def test_they_make_the_same_parts(self) -> None:
+        keyer, maker = Keyer(_many, version=1), PartsMaker(MemoryBackend())
+        key = keyer.key(self.ARGUMENTS, {})
+
+        at_hand = keyer.describe(self.ARGUMENTS, {}, key)
+        anew = keyer.describe(self.ARGUMENTS, {}, key)
+
+        assert at_hand.blocks is not None
+        assert anew.blocks is None
+        assert at_hand.values == anew.values
+        assert maker.parts(at_hand) == maker.parts(anew)
+
+    def test_they_are_those_of_the_key_that_is_asked_for(self) -> None:
+        keyer = Keyer(_many, version=1)
+        mine = keyer.key(("mine",), {})
+        keyer.key(("another's",), {})
+
+        assert keyer.describe(("mine",), {}, mine).values[0] == "mine"

@@ -455,3 +455,16 @@ def test_many_threads_agree_on_the_first_key() -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert len(set(pool.map(call, range(8)))) == 1
+
+
+def test_a_call_beyond_those_that_are_remembered_keeps_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("memoleo.keys._keyer._MOST", 4)
+    monkeypatch.setattr("memoleo.keys._keyer._PASSED", 3)
+    keyer = Keyer(lambda number: number, version=1)
+
+    keys = [keyer.key((number,), {}) for number in range(20)]
+
+    assert len(set(keys)) == 20
+    assert [keyer.key((number,), {}) for number in reversed(range(20))] == keys[::-1]

@@ -243,7 +243,7 @@ class CachedFunction(WrappedCallable[P, R]):
             None if self._tags is None else partial(self._tagged, args, kwargs),
             alike.streamed,
             None,
-            partial(self._keyer.describe, args, kwargs),
+            partial(self._keyer.describe, args, kwargs, key),
         )
 
     def _tagged(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Iterable[str]:

@@ -161,10 +161,11 @@ class WrappedCallable(Generic[P, R]):
             self.__wrapped__.__set_name__(owner, name)  # type: ignore[attr-defined]
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if self.__binding__ == "classmethod":
+        binding = self.__binding__
+        if binding != "method" or instance is None:
+            if binding != "classmethod":
+                return self
             instance = owner if owner is not None else type(instance)
-        elif instance is None or self.__binding__ == "staticmethod":
-            return self
         bound = self._bound_type(self._entry, instance)
         bound.__func__ = self
         return bound

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from memoleo.codecs._secret import secret_from_file
 from memoleo.errors import CodecError
 from memoleo.keys._canonical import Unkeyable, canonical
 from memoleo.keys._plain import encode_plain, is_plain
-from memoleo.keys._portrait import Description, Portrait
+from memoleo.keys._portrait import Description, Portrait, decode_plain
 
 __all__ = ["FUNCTIONS", "Inner", "Parts", "PartsMaker", "notebook", "read_parts"]
 
@@ -37,6 +38,12 @@ FUNCTIONS = "functions"
 _WHOLE, _ITEM = 8, 4  # bytes of a digest
 _MOST_ITEMS = 16
 _LONG = 1 << 16
+_SHORT = 128
+"""Bytes of a value that is digested as quickly as its digest is found again."""
+
+_SCALARS = frozenset(range(256)) - {*range(0x80, 0xA0), 0xC1, *range(0xDC, 0xE0)}
+"""What the bytes of a value without items begin with, in MessagePack."""
+
 _MOST_KNOWN = 4096
 _AGAIN = 60.0
 """Seconds after which a portrait is written down once more: others may have cleared the store."""
@@ -92,6 +99,8 @@ class Parts(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.digests[place * _WHOLE : (place + 1) * _WHOLE]
 
 
+_sha256 = hashlib.sha256
+_xxh3 = xxhash.xxh3_128_digest
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Parts).decode
 
@@ -171,29 +180,32 @@ class PartsMaker:
         """Return the parts of a key."""
         if not self._secret:
             self._take_secret()
-        values = description.values
-        encode = encode_plain if is_plain(values) else _encode_any
-        try:
-            blocks = [encode(value) for value in values]
-        except (UnicodeEncodeError, OverflowError):
-            encode = _encode_any
-            blocks = [encode(value) for value in values]
-        # Settings come again with every call, and so do the names of their items.
-        known = self._known
+        given, blocks = description.given, description.blocks
+        encode: Callable[[Any], bytes] = encode_plain
+        if blocks is None:
+            encode, blocks = _encoded(given)
+        known, secret, seed = self._known, self._secret, self._seed
         digests = []
         inner: dict[int, Inner] = {}
         for place, block in enumerate(blocks):
-            mark = xxhash.xxh3_128_digest(block, self._seed)
-            digest, items = known.get(mark) or self._learn(values[place], block, mark, encode)
-            digests.append(digest)
-            if items is not None:
-                inner[place] = items
+            if block[0] in _SCALARS and len(block) < _SHORT:
+                digests.append(_sha256(secret + block).digest()[:_WHOLE])
+                continue
+            # Settings come again with every call, and so do the names of their items.
+            mark = _xxh3(block, seed)
+            found = known.get(mark)
+            if found is None:
+                value = given[place] if given else decode_plain(block)
+                found = self._learn(value, block, mark, encode)
+            digests.append(found[0])
+            if found[1] is not None:
+                inner[place] = found[1]
         return Parts(
             self.maker,
             self._name(description.portrait),
             b"".join(digests),
             inner,
-            tuple(map(preview, values)) if previews else (),
+            tuple(map(preview, description.values)) if previews else (),
         )
 
     def _learn(
@@ -305,6 +317,14 @@ _decode_portrait = msgspec.msgpack.Decoder(Portrait).decode
 _TAGGED = b"\xc1"
 _LONG_MARK = b"\xc1long"
 _UNKNOWN = b"\xc1unknown"
+
+
+def _encoded(values: tuple[Any, ...]) -> tuple[Callable[[Any], bytes], list[bytes]]:
+    """Return what encodes some values, and their bytes."""
+    if is_plain(values):
+        with suppress(UnicodeEncodeError, OverflowError):
+            return encode_plain, [encode_plain(value) for value in values]
+    return _encode_any, [_encode_any(value) for value in values]
 
 
 def _encode_any(value: Any) -> bytes:

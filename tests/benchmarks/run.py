@@ -19,7 +19,7 @@ from time import perf_counter
 from timeit import Timer
 from typing import Any
 
-from contenders import cashews_hits, in_memory, misses, on_disk
+from contenders import cashews_hits, in_memory, misses, numbered, on_disk
 from payloads import PAYLOADS, Payload
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +49,10 @@ class Judge:
         self.failed |= not ok
         colour = "green" if ok else "bold red"
         self.table.add_row(name, f"[{colour}]{measured:.2f} {unit}[/]", f"{limit:.2f} {unit}")
+
+    def show(self, name: str, measured: float) -> None:
+        """Add a ratio that has no limit: what another one is to be seen beside."""
+        self.table.add_row(name, f"{measured:.2f} x", "")
 
 
 def minima(contenders: dict[str, Timer], seconds: float) -> dict[str, float]:
@@ -142,9 +146,9 @@ def measure_misses(judge: Judge, payloads: list[Payload], seconds: float) -> Any
 
 
 def measure_growth(judge: Judge, entries: int, seconds: float) -> None:
-    """Compare a hit among many entries with a hit among a thousand."""
+    """Compare a hit among many entries with a hit among a thousand, and the floor's beside it."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        functions = {}
+        places = {}
         for name, count in (("small", 1_000), ("large", entries)):
             cache = Cache(f"sqlite:///{folder}/{name}.db?memory=0", metrics=Metrics())
 
@@ -154,18 +158,22 @@ def measure_growth(judge: Judge, entries: int, seconds: float) -> None:
 
             for number in range(count):
                 function(number)
-            functions[name] = (function, count)
+            by_hand = numbered(Path(folder) / f"floor-{name}.db", count, function.__wrapped__)
+            places[name] = {"it": function, "count": count}
+            places[f"{name} floor"] = {"it": by_hand, "count": count}
 
-        timers = {}
-        for name, (function, count) in functions.items():
-            places = {"it": function, "places": itertools.count(), "count": count}
-            timers[name] = Timer("it(next(places) * 7919 % count)", globals=places)
+        timers = {
+            name: Timer(
+                "it(next(places) * 7919 % count)", globals={**scope, "places": itertools.count()}
+            )
+            for name, scope in places.items()
+        }
         found = minima(timers, seconds)
-    judge.check(
-        f"a hit among {entries:,} entries / among 1,000",
-        found["large"] / found["small"],
-        _LARGE_LIMIT,
-    )
+    ratio = f"a hit among {entries:,} entries / among 1,000"
+    judge.check(ratio, found["large"] / found["small"], _LARGE_LIMIT)
+    judge.show(f"{ratio}: floor", found["large floor"] / found["small floor"])
+    for name, what in (("large", f"{entries:,}"), ("small", "1,000")):
+        judge.show(f"a hit among {what}: memoleo / floor", found[name] / found[f"{name} floor"])
 
 
 def measure_recording(judge: Judge, seconds: float) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 import xxhash
 
 # They declare how their types are written.
@@ -52,6 +53,7 @@ _SEED = int.from_bytes(os.urandom(8), "big")
 
 # A remembered key costs some 200 bytes. What is beyond _LONG is hashed in pieces, as it is.
 _MOST = 16_384
+_PASSED = 4 * _MOST
 _LONG = 1 << 16
 _MOST_CLASSES = 256
 _FEW = 4
@@ -192,8 +194,17 @@ class Keyer:
         """
         return self.make(*args, **kwargs)
 
-    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Description:
+    def describe(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: bytes | None = None
+    ) -> Description:
         """Return what the key of a call is made of.
+
+        Parameters
+        ----------
+        args, kwargs
+            the arguments of the call
+        key
+            its key, if that was made already: then its bytes may be at hand
 
         Raises
         ------
@@ -211,6 +222,9 @@ class Keyer:
         if mark not in self._views:
             self.key(args, kwargs)
         view = self._views[mark]
+        blocks = view.latest.take(key)
+        if blocks is not None:
+            return Description(view.portrait, (), blocks)
         return Description(view.portrait, view.values(*args, **kwargs))
 
     @property
@@ -305,7 +319,9 @@ class Keyer:
         facts = {**logic.facts, "type": _digest(self._type), "settings": _digest(header[-1])}
         if owner is not None:
             facts["class"] = _digest(class_name(owner))
+        latest = _Latest()
         self._views[owner, of_class] = _View(
+            latest,
             Portrait(label_of(self._func), tuple(layout.labels), facts),
             partial(
                 compile_function,
@@ -314,7 +330,7 @@ class Keyer:
                 name=_name(self._func),
             ),
         )
-        fragment = _key_fragment(layout, b"".join(header))
+        fragment = _key_fragment(layout, b"".join(header), latest)
         ending = Fragment("return $key", {})
         make: _MakeKey = compile_function(parameters, fragment, ending, name=_name(self._func))
         if not logic.pins and not logic.live:
@@ -342,15 +358,20 @@ class _View:
 
     Parameters
     ----------
+    latest
+        the bytes that the latest key was made of
     portrait
         what they have in common
     compiled
         returns what maps the arguments of a call to the values that are keyed
     """
 
-    __slots__ = ("_compiled", "_values", "portrait")
+    __slots__ = ("_compiled", "_values", "latest", "portrait")
 
-    def __init__(self, portrait: Portrait, compiled: Callable[[], Callable[..., Any]]) -> None:
+    def __init__(
+        self, latest: _Latest, portrait: Portrait, compiled: Callable[[], Callable[..., Any]]
+    ) -> None:
+        self.latest = latest
         self.portrait = portrait
         self._compiled = compiled
         self._values: Callable[..., tuple[Any, ...]] | None = None
@@ -360,6 +381,26 @@ class _View:
         if self._values is None:
             self._values = self._compiled()
         return self._values
+
+
+class _Latest:
+    """The bytes of the values that the latest key was made of, for whoever comes with that key."""
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made: tuple[bytes, bytes] = (b"", b"")
+
+    def take(self, key: bytes | None) -> list[bytes] | None:
+        """Return the bytes of each value, once; `None` if they were of another key."""
+        made, block = self.made
+        if made != key:
+            return None
+        self.made = (b"", b"")
+        return [*map(bytes, _split(block))]
+
+
+_split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def _digest(content: str | bytes) -> bytes:
@@ -381,17 +422,25 @@ except $UnicodeEncodeError:
  $mark = $mark_of($values)"""
 
 
-def _key_fragment(layout: Layout, header: bytes) -> Fragment:
+def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
     """Return what leaves the key of a call in ``$key``."""
     known: dict[bytes | None, bytes] = {}
     plain_start = hashlib.sha256(header + b"\x01")
     tagged_start = hashlib.sha256(header + b"\x02")
     labels = layout.labels
 
+    passed = 0
+
     def remember(values: tuple[Any, ...], mark: bytes | None) -> bytes:
+        nonlocal passed
         key = make(values)
         if mark is not None:
             if len(known) >= _MOST:
+                # Remembering costs more than it brings where there are ever more calls.
+                passed += 1
+                if passed < _PASSED:
+                    return key
+                passed = 0
                 known.clear()
             known[mark] = key
         return key
@@ -399,9 +448,12 @@ def _key_fragment(layout: Layout, header: bytes) -> Fragment:
     def make(values: tuple[Any, ...]) -> bytes:
         if is_plain(values):
             try:
+                block = encode_plain(values)
                 whole = plain_start.copy()
-                whole.update(encode_plain(values))
+                whole.update(block)
                 key: bytes = whole.digest()
+                if len(block) < _LONG:
+                    latest.made = (key, block)
                 return key
             except (UnicodeEncodeError, OverflowError):
                 pass

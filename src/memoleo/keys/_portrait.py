@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["Description", "Portrait"]
+__all__ = ["Description", "Portrait", "decode_plain"]
 
 
 class Portrait(msgspec.Struct, frozen=True, gc=False):
@@ -35,9 +35,20 @@ class Description(NamedTuple):
     ----------
     portrait
         what it has in common with others
-    values
-        what is keyed of the call, one for each of ``portrait.names``
+    given
+        what is keyed of the call, one for each of ``portrait.names``; empty if there are `blocks`
+    blocks
+        the same as plain bytes, if they were at hand
     """
 
     portrait: Portrait
-    values: tuple[Any, ...]
+    given: tuple[Any, ...]
+    blocks: list[bytes] | None = None
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What is keyed of the call; equal to it, but not always the objects themselves."""
+        return self.given if self.blocks is None else (*map(decode_plain, self.blocks),)
+
+
+decode_plain = msgspec.msgpack.Decoder().decode
