@@ -556,7 +556,10 @@ def test_a_proxied_object_passes_for_it(module: Any, cache: memoleo.Cache) -> No
     assert len(module.CALLS) == 2
     scorer._hf_score("ab")
     assert len(module.CALLS) == 3
-    assert type(pickle.loads(pickle.dumps(stand_in))) is module.HybridScorer
+    for again in (pickle.loads(pickle.dumps(stand_in)), copy.copy(stand_in)):
+        assert type(again) is module.HybridScorer
+        assert again.model == "other"
+    assert copy.deepcopy([stand_in, stand_in])[1].model == "other"
 
 
 @pytest.mark.parametrize(

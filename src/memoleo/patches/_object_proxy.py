@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from typing import Any
 
 from memoleo.patches._ollama_proxy import ClientProxy
@@ -39,6 +40,13 @@ class ObjectProxy(ClientProxy):
     def __iter__(self) -> Any:
         return iter(self.__wrapped__)
 
+    # A copy of it, and a pickle, are those of the object.
+
+    def __copy__(self) -> Any:
+        return copy(self.__wrapped__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deepcopy(self.__wrapped__, memo)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # A copy of it, and a pickle, are those of the object.
         return self.__wrapped__.__reduce_ex__(protocol)
