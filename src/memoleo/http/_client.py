@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from time import perf_counter
 from typing import Any
 
 import httpx
 
 from memoleo import _mapping, _settings
-from memoleo._attempts import Attempts, Tally
 from memoleo._breaker import Breakers, get_breakers
 from memoleo._cache import Cache
 from memoleo._progress import Progress, showing
@@ -25,22 +23,19 @@ from memoleo.http._asked import (
     Options,
     Wish,
     extended,
-    failure_of,
-    may_repeat,
     options_of,
     whole_number,
 )
+from memoleo.http._attempting import attempt
 from memoleo.http._caching import Caching
 from memoleo.http._pools import Pools
 from memoleo.http._transport import LoopTransport
-from memoleo.metrics._metrics import get_metrics
 
 __all__ = ["AsyncNetworkClient", "Wanted"]
 
 Wanted = str | httpx.URL | httpx.Request | tuple[str, "str | httpx.URL"] | Mapping[str, Any]
 """A request of `gather`: a URL to get, (method, URL), arguments of `request`, or a request."""
 
-_OPERATION = "http"
 _GATHERED = 1000
 
 
@@ -333,83 +328,40 @@ class AsyncNetworkClient(httpx.AsyncClient):
             f"the deadline of {policy.deadline:.3g} s passed", request=request
         )
 
-    async def _answer(
+    def _answer(
         self,
         request: httpx.Request,
         asked: Options,
         policy: RetryPolicy,
         stream: bool,
         options: dict[str, Any],
-    ) -> httpx.Response:
+    ) -> Awaitable[httpx.Response]:
         auth = options.get("auth", httpx.USE_CLIENT_DEFAULT)
         auth = self.auth if auth is httpx.USE_CLIENT_DEFAULT else auth
         exchange = None
         if not stream and not self.is_closed:
             exchange = self._caching.begin(self, request, auth, asked.wish)
         if exchange is None:
-            return await self._send(request, policy, asked.repeatable, stream, options)
+            return self._send(request, policy, asked.repeatable, stream, options)
         # What may be answered from a cache does no more when it is done twice.
         repeatable = asked.repeatable is not False
         follows = options.get("follow_redirects", self.follow_redirects)
         follows = self.follow_redirects if follows is httpx.USE_CLIENT_DEFAULT else follows
-        return await self._caching.answer(
+        return self._caching.answer(
             exchange, self, request, auth, follows,
             lambda own: self._send(own, policy, repeatable, False, options),
         )  # fmt: skip
 
-    async def _send(
+    def _send(
         self,
         request: httpx.Request,
         policy: RetryPolicy,
         repeatable: bool | None,
         stream: bool,
         options: dict[str, Any],
-    ) -> httpx.Response:
-        operation = get_metrics().operation(_OPERATION)
-        started = perf_counter()
-        try:
-            response = await self._attempt(request, policy, repeatable, stream, options)
-        except Exception:
-            operation.failed.record((perf_counter() - started) * 1000)
-            raise
-        operation.succeeded.record((perf_counter() - started) * 1000)
-        return response
-
-    async def _attempt(
-        self,
-        request: httpx.Request,
-        policy: RetryPolicy,
-        repeatable: bool | None,
-        stream: bool,
-        options: dict[str, Any],
-    ) -> httpx.Response:
-        call = Attempts(policy, Tally(_OPERATION))
-        count = 0
-        while True:
-            count += 1
-            call.begin()
-            response: httpx.Response | None = None
-            try:
-                response = await super().send(request, stream=stream, **options)
-                error = failure_of(response)
-                if error is None:
-                    if call.taken:
-                        call.succeeded()
-                    response.extensions["attempts"] = count
-                    return response
-                wait = call.wait(error) if may_repeat(request, error, repeatable) else None
-            except Exception as error:
-                wait = call.wait(error) if may_repeat(request, error, repeatable) else None
-                if wait is None:
-                    raise
-            finally:
-                call.end()
-            if response is not None:
-                if wait is None:
-                    response.extensions["attempts"] = count
-                    return response
-                await response.aclose()
-            await call.pausing.apause(wait or 0.0)
+    ) -> Awaitable[httpx.Response]:
+        once = partial(super().send, request, stream=stream, **options)
+        return attempt(once, request, policy, repeatable)
 
     def get_stats(self) -> dict[str, Any]:
         """Return what goes on in the running event loop.
@@ -421,21 +373,7 @@ class AsyncNetworkClient(httpx.AsyncClient):
             the version is that of the host's last answer, such as "HTTP/2"
         """
         pool = self._pools.running()
-        if pool is None:
-            return {"running": 0, "waiting": 0, "by_host": {}}
-        slots = pool.slots
-        return {
-            "running": slots.running,
-            "waiting": slots.waiting(),
-            "by_host": {
-                host: {
-                    "running": slots.by_host.get(host, 0),
-                    "waiting": slots.waiting(host),
-                    "http_version": pool.versions.get(host),
-                }
-                for host in {**pool.versions, **slots.by_host}
-            },
-        }
+        return {"running": 0, "waiting": 0, "by_host": {}} if pool is None else pool.get_stats()
 
 
 def _given(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import httpx
 
@@ -28,6 +29,22 @@ class Pool:
         self.closed = False
         self.versions: dict[str, str] = {}
         self._keeper: AsyncGenerator[None, None] | None = None
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return what runs and what waits; see `AsyncNetworkClient.get_stats`."""
+        slots = self.slots
+        return {
+            "running": slots.running,
+            "waiting": slots.waiting(),
+            "by_host": {
+                host: {
+                    "running": slots.by_host.get(host, 0),
+                    "waiting": slots.waiting(host),
+                    "http_version": self.versions.get(host),
+                }
+                for host in {**self.versions, **slots.by_host}
+            },
+        }
 
     async def keep(self, ended: Callable[[Pool], None]) -> None:
         """See to it that the pool is closed when its loop ends.
