@@ -211,6 +211,14 @@ def test_metrics_over_time_and_savings(memoleo, used: str) -> None:
     assert "this week" in memoleo("metrics", "--cache", used, "--savings").out
 
 
+def test_small_savings_are_not_nothing(memoleo, used: str) -> None:
+    """An amount below what a table shows is told from none."""
+    shown = memoleo(
+        "metrics", "--cache", used, "--savings", MEMOLEO_SAVINGS__COMPUTE_PER_HOUR="1"
+    ).out
+    assert "< 0.01" in shown
+
+
 def test_metrics_are_forgotten(memoleo, used: str) -> None:
     """`--forget` asks first, removes the numbers of all programs, and leaves the results."""
     assert memoleo("metrics", "--cache", used, "--forget", answer="n\n").status == 1

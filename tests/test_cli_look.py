@@ -244,9 +244,11 @@ class TestCarrying:
         there = ("--cache", f"sqlite:///{home.as_posix()}/other.db")
         ran = run("load", "out", *there)
         assert (ran.returncode, "checksum" in ran.stderr) == (1, True)
+        assert ran.stderr.startswith("Error: out was changed")
         ran = run("load", "out", "--skip-damaged", *there)
         assert ran.returncode == 1
         assert "Loaded 2 entries" in ran.stdout
+        assert "1 damaged part was skipped." in ran.stdout
 
     def test_wrong_use(self, run: Run, home: Path) -> None:
         """Missing files and caches that end with the process are wrong use."""
@@ -254,4 +256,7 @@ class TestCarrying:
         (home / "other").write_text("no export")
         assert run("load", "other").returncode == 1
         assert run("load", "other", "--cache", "memory://").returncode == 2
-        assert run("export", "no/such/folder/out").returncode == 1
+        ran = run("export", "no/such/folder/out")
+        assert ran.returncode == 1
+        assert "There is no folder" in ran.stderr
+        assert ".part" not in ran.stderr

@@ -122,7 +122,10 @@ def check(path: Path) -> int:
         _head(path, file, digest.update)
         count = 0
         for key, block in _frames(path, file, digest.update):
-            Entry.from_bytes(key, block)
+            try:
+                Entry.from_bytes(key, block)
+            except CorruptEntry as error:
+                raise CorruptEntry(f"{path} was changed: {error}") from error
             count += 1
         (promised,) = _COUNT.unpack(_exactly(path, file, _COUNT.size, digest.update))
         if file.read(64) != digest.digest() or promised != count:

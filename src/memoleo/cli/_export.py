@@ -28,6 +28,8 @@ def command(
     """Write what is stored to a checksummed FILE that another machine can load."""
     if file.exists() and not force:
         raise click.ClickException(f"{file} is there already; --force replaces it.")
+    if not file.parent.is_dir():
+        raise click.ClickException(f"There is no folder {file.parent}.")
     with open_cache(url) as cache:
         count = cache.export(file, type=type_, tag=tag)
     size = file.stat().st_size

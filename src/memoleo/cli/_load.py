@@ -65,7 +65,10 @@ def command(
         for text, count in (
             ("gave way to what is there", loaded.kept),
             ("had expired", loaded.expired),
-            ("damaged parts were skipped", loaded.damaged),
+            (
+                "damaged part was skipped" if loaded.damaged == 1 else "damaged parts were skipped",
+                loaded.damaged,
+            ),
         ):
             if count:
                 click.echo(f"{count:,} {text}.")

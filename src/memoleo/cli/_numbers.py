@@ -82,9 +82,13 @@ def savings_table(periods: dict[str, Any]) -> Table:
     for period, savings in periods.items():
         total = savings["total"]
         cells = [f"{total['runs']:,}", milliseconds_text(total["ms"]), f"{total['tokens']:,}"]
-        cells += [f"{total[head]:,.2f}" for head in heads[3:]]
+        cells += [_amount(total[head]) for head in heads[3:]]
         table.add_row("this week" if period == "week" else period, *cells)
     return table
+
+
+def _amount(value: float) -> str:
+    return "< 0.01" if 0 < value < 0.005 else f"{value:,.2f}"
 
 
 def _any(rows: dict[str, dict[str, float]], name: str) -> bool:
