@@ -10,6 +10,7 @@ import httpx
 import ollama
 import pytest
 import requests
+from ollama_asking import opened
 from scripted_http import ScriptedHttp
 from scripted_ollama import ScriptedOllama
 
@@ -228,6 +229,21 @@ def test_an_answer_that_repeats_a_credential_is_not_stored(cache: memoleo.Cache)
             requests.post(f"{server.url}/api/generate", json=body, headers=headers)
         assert server.requests["/api/generate"] == 2
         assert cache.get_stats()["total_entries"] == 0
+
+
+def test_the_official_client_of_a_server_that_tells_no_digests(
+    server: ScriptedOllama, cache: memoleo.Cache
+) -> None:
+    """Its answers are cached by a rule for httpx, which was asked for, and by nothing else."""
+    server.tags_status = 404
+    with opened(server.url) as client:
+        for packages, asked in [(("ollama",), 2), (("httpx",), 3)]:
+            models.clear()
+            rules = {"rules": ["ollama"]} if "httpx" in packages else {}
+            with memoleo.enable(*packages, cache=cache, **rules):
+                for _ in range(2):
+                    client.chat("m", ASK)
+            assert server.asked == asked
 
 
 async def test_asynchronous_clients(server: ScriptedOllama, on: memoleo.Cache) -> None:
