@@ -803,6 +803,45 @@ class TestKinds:
         assert consume() == ([[0], [1], [2]], "end")
         assert calls == [3]
 
+    async def test_sending_to_a_replay(self, cache: Cache) -> None:
+        """What is sent to a replayed generator, or raised in it, has the effect it ever has."""
+
+        def talk(name: str) -> Iterator[Any]:
+            try:
+                heard = yield "hello"
+                yield f"{heard}, {name}?"
+            except ValueError:
+                yield "oh"
+            return "bye"
+
+        async def atalk(name: str) -> AsyncIterator[Any]:
+            try:
+                heard = yield "hello"
+                yield f"{heard}, {name}?"
+            except ValueError:
+                yield "oh"
+
+        cached = content_cached(cache=cache)(talk)
+        acached = content_cached(cache=cache)(atalk)
+        for _ in range(2):
+            assert list(cached("a")) == ["hello", "None, a?"]
+            talker: Any = cached("a")
+            assert (next(talker), talker.send("why")) == ("hello", "why, a?")
+            with pytest.raises(StopIteration, match="bye"):
+                next(talker)
+            talker = cached("a")
+            assert (next(talker), talker.throw(ValueError())) == ("hello", "oh")
+            assert list(talker) == []
+            assert [item async for item in acached("a")] == ["hello", "None, a?"]
+            atalker: Any = acached("a")
+            assert await atalker.asend(None) == "hello"
+            assert await atalker.asend("why") == "why, a?"
+            assert [item async for item in atalker] == []
+            atalker = acached("a")
+            assert await atalker.asend(None) == "hello"
+            assert await atalker.athrow(ValueError()) == "oh"
+            await atalker.aclose()
+
     def test_generator_runs_only_when_consumed(self, cache: Cache) -> None:
         """Calling a generator function runs nothing, as ever."""
         calls: list[int] = []

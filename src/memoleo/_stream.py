@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from memoleo._decorating import aforward, resume
 from memoleo._unseen import unseen
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import CodecError
@@ -169,9 +170,39 @@ def _recorded(item: Any, source: Any, recording: Recording) -> Generator[Any, An
             return stop.value
 
 
-def replay(recorded: Recorded) -> Generator[Any, Any, Any]:
-    """Yield what was recorded, and return what was returned."""
-    yield from recorded.items
+def replay(
+    recorded: Recorded, compute: Callable[[], Any] | None = None
+) -> Generator[Any, Any, Any]:
+    """Yield what was recorded, and return what was returned.
+
+    What follows on a value or an error that the consumer sends is not on the record: the generator
+    itself goes on from there.
+
+    Parameters
+    ----------
+    recorded
+        the recording
+    compute
+        starts the generator; `None` for one that heeds nothing that is sent
+    """
+    for place, item in enumerate(recorded.items, 1):
+        sent = thrown = None
+        try:
+            sent = yield item
+        except Exception as error:
+            if compute is None:
+                raise
+            thrown = error
+        if compute is None or (sent is None and thrown is None):
+            continue
+        source = compute()
+        try:
+            for _ in range(place):
+                next(source)
+            item = source.send(sent) if thrown is None else source.throw(thrown)
+        except StopIteration as stop:
+            return stop.value
+        return (yield from resume(source, item))
     return recorded.result
 
 
@@ -249,7 +280,30 @@ class LateStream(AsyncGenerator[Any, Any]):
         return self._source
 
 
-async def areplay(recorded: Recorded) -> AsyncGenerator[Any, Any]:
-    """Yield what was recorded."""
-    for item in recorded.items:
-        yield item
+async def areplay(
+    recorded: Recorded, compute: Callable[[], Any] | None = None
+) -> AsyncGenerator[Any, Any]:
+    """Do what `replay` does."""
+    thrown: BaseException | None = None
+    for place, item in enumerate(recorded.items, 1):
+        try:
+            sent = yield item
+        except Exception as error:
+            if compute is None:
+                raise
+            sent, thrown = None, error
+        if compute is None or (sent is None and thrown is None):
+            continue
+        source = compute()
+        try:
+            for _ in range(place):
+                await source.__anext__()
+            while True:
+                item = await aforward(source, sent, thrown)
+                sent = thrown = None
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    thrown = error
+        except StopAsyncIteration:
+            return

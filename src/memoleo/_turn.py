@@ -149,7 +149,7 @@ class Turn:
             if lease is not None:
                 self.store.release(lease)
 
-    def at_once(self, step: Step, play: Callable[[Any], Any]) -> Any:
+    def at_once(self, step: Step, play: Callable[[Any, Any], Any]) -> Any:
         """Perform a step that waits for nothing."""
         store = self.store
         if type(step) is Count:
@@ -160,7 +160,11 @@ class Turn:
             return store.clock()
         if type(step) is Open:
             opened = store.open(self.job, step.entry)
-            return Returned(play(opened.value)) if opened and self.job.streamed else opened
+            if opened is None or not self.job.streamed:
+                return opened
+            # Whoever asks a server has no use for what a consumer sends.
+            compute = None if self.job.policy.operation else self.job.compute
+            return Returned(play(opened.value, compute))
         if type(step) is Seen:
             return self._remembered.seen(self.job, step.now)
         assert type(step) is Unsee
