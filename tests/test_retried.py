@@ -846,6 +846,30 @@ class TestNested:
             asyncio.run(outer())
         assert inner.calls == 3
 
+    def test_inner_ones_at_once(self, waits):
+        """Whichever of several inner errors is raised, the outer one does not retry it."""
+        calls = []
+
+        @retried
+        async def inner(x):
+            calls.append(x)
+            await asyncio.sleep(0)
+            raise ConnectionError(x)
+
+        @retried
+        async def outer():
+            await asyncio.gather(*map(inner, range(5)), return_exceptions=False)
+
+        @retried
+        async def outer_of_all():
+            raise (await asyncio.gather(*map(inner, range(5)), return_exceptions=True))[0]
+
+        for work in (outer, outer_of_all):
+            calls.clear()
+            with pytest.raises(ConnectionError):
+                asyncio.run(work())
+            assert len(calls) <= 15
+
     def test_own_error(self, waits):
         """An error of the outer function's own is retried, although an inner one succeeded."""
         inner = failing(ConnectionError())

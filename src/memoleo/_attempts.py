@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +14,9 @@ from memoleo._retrying import Failure, Retry, RetryPolicy, Stop, Take, retrying
 from memoleo.metrics._metrics import OperationStats, get_metrics
 
 __all__ = ["Attempts", "Tally"]
+
+
+_MOST = 256
 
 
 class Tally:
@@ -42,7 +46,13 @@ class _Attempt:
     __slots__ = ("given_up",)
 
     def __init__(self) -> None:
-        self.given_up: BaseException | None = None
+        # Several that run at once may give up, and any of their errors may be what is raised.
+        self.given_up: deque[BaseException] | None = None
+
+    def note(self, error: BaseException) -> None:
+        if self.given_up is None:
+            self.given_up = deque(maxlen=_MOST)
+        self.given_up.append(error)
 
 
 _around: ContextVar[_Attempt | None] = ContextVar("memoleo_attempt", default=None)
@@ -82,7 +92,8 @@ class Attempts:
         if self.head is None:
             self.head = retrying(self.policy)
             next(self.head)
-        handled = self.attempt.given_up is not None and _stems_from(error, self.attempt.given_up)
+        final, self.attempt.given_up = self.attempt.given_up or (), None
+        handled = any(_stems_from(error, each) for each in final)
         elapsed = self.pausing.elapsed() - self.started
         failure = Failure(error, elapsed, self.pausing.now(), handled)
         try:
@@ -114,7 +125,7 @@ class Attempts:
 
     def _give_up(self, error: Exception, stop: Stop, handled: bool) -> None:
         if stop.gave_up and self.outer is not None:
-            self.outer.given_up = error
+            self.outer.note(error)
         if stop.note is not None:
             add_note(error, stop.note)
         if handled and self.tally.name not in _warned:
