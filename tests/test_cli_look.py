@@ -173,6 +173,15 @@ class TestExplain:
         start = found["key"][:15]
         assert json.loads(run("explain", start, "--json").stdout)["reason"] == "fresh"
 
+    def test_a_program_that_was_run_by_its_file(self, run: Run, home: Path) -> None:
+        """What it stored belongs to `__main__`, which a look for its module's name is told."""
+        (home / "app.py").write_text(f"{APP}\nif __name__ == '__main__':\n    score('a')\n")
+        assert run("run", "app.py").returncode == 0
+        ran = run("explain", "app:score", "--args", '["a"]')
+        assert "no entry of app.score" in ran.stdout
+        assert "there are some of __main__.score" in ran.stdout
+        assert "there are some" not in run("explain", "app:odd", "--args", "[1]").stdout
+
     def test_a_key(self, run: Run, cache: Cache) -> None:
         """A key of one's own is explained as well; what isn't there is said to be unknown."""
         fill(cache)

@@ -293,9 +293,28 @@ class _Case:
             return self._told("miss", "differs", text, nearest)
         if self.label:
             text = f"there is no entry of {self.label}: none was stored yet, or all were removed"
+            other = self._as_main()
+            if other:
+                text += (
+                    f"; there are some of {other}, which is another function: the module of a "
+                    "program that is run by its file is called __main__"
+                )
             return self._told("miss", "first", text, ())
         text = "there is no entry: it was removed on request, or never stored"
         return self._told("miss", "unknown", text, ())
+
+    def _as_main(self) -> str:
+        """Return under what name a program stored what it defines itself; empty if it did not."""
+        module, dot, name = self.label.partition(".")
+        while dot and module != "__main__":
+            other = f"__main__.{name}"
+            try:
+                if next(iter(self.store.backend.entries(label=other)), None) is not None:
+                    return other
+            except Exception:
+                return ""
+            _, dot, name = name.partition(".")
+        return ""
 
     def nearest(self) -> tuple[Near, ...]:
         """Return the entries of the same function whose keys differ least."""
