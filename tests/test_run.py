@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_http import ScriptedHttp
 from scripted_ollama import ScriptedOllama
 
 WINDOWS = sys.platform == "win32"
@@ -227,6 +228,25 @@ def test_calls_are_cached_without_an_edit(folder: Path, server: ScriptedOllama) 
     first, second = run("script.py"), run("script.py")
     assert first.stdout == second.stdout == "word 1 ends. word 1 ends.\n"
     assert server.asked == 1
+
+
+@pytest.mark.parametrize("name", ["secrets", "signal", "uuid"])
+def test_modules_with_names_of_the_standard_library_do_no_harm(tmp_path: Path, name: str) -> None:
+    """A program may call a module of its own like one that memoleo needs: it runs as ever."""
+    write(tmp_path / "app" / f"{name}.py", "TOKEN = 'own'")
+    write(
+        tmp_path / "app" / "script.py",
+        "import sys, requests\n"
+        "for _ in range(2):\n"
+        "    print(requests.post(sys.argv[1], json={'a': 1}).status_code)\n"
+        f"import {name}\n"
+        f"print({name}.TOKEN)\n",
+    )
+    with ScriptedHttp() as http:
+        write(tmp_path / "memoleo.toml", f'[[http.rules]]\nmethod = "POST"\nurl = "{http.url}/*"\n')
+        env = {"MEMOLEO_CACHE": f"sqlite:///{(tmp_path / 'cache.db').as_posix()}"}
+        ran = same("app/script.py", f"{http.url}/echo", cwd=tmp_path, env=env)
+    assert ran.stdout.split() == ["200", "200", "own"]
 
 
 CHILDREN = """

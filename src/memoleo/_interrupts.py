@@ -19,7 +19,11 @@ def interruption(error: BaseException | None) -> BaseException | None:
     """
     if threading.current_thread() is not threading.main_thread():
         return None
-    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    try:
+        codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    except AttributeError:
+        # The program has a module of that name, and no use for signals then.
+        return None
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
