@@ -570,6 +570,26 @@ class TestLoops:
             finally:
                 app.hold.set()
 
+    def test_closed_while_it_connects(self, no_leaks):
+        """At whatever turn of the loop: no request goes out any more, and no socket stays."""
+
+        async def later():
+            await asyncio.sleep(0.02)
+            return answer()
+
+        async def main(turns):
+            async with scripted(*[later] * 8) as (_, url):
+                made = client(attempts=1)
+                tasks = [asyncio.ensure_future(made.get(url)) for _ in range(4)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await made.aclose()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                assert all(isinstance(each, (RuntimeError, httpx.ReadError)) for each in ended)
+
+        for turns in range(16):
+            asyncio.run(main(turns))
+
     def test_forgotten_clients_close_their_connections(self, no_leaks):
         """A client that goes without being closed takes its sockets along."""
         app = CountingApp()

@@ -25,6 +25,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._streams: set[httpcore.AsyncNetworkStream] = set()
+        self.closed = False
 
     def watch(self, transport: Any) -> None:
         """Take note of each socket that a transport opens from now on."""
@@ -34,7 +35,8 @@ class Sockets:
             pool._network_backend = _Watching(backend, self)
 
     async def close(self) -> None:
-        """Close those that are open still."""
+        """Close those that are open still; one that opens later is closed at once."""
+        self.closed = True
         while self._streams:
             with contextlib.suppress(Exception):
                 await self._streams.pop().aclose()
@@ -93,12 +95,17 @@ class _Watching(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         task = asyncio.ensure_future(connecting)
         try:
-            return self._sockets.opened(await asyncio.shield(task))
+            stream = await asyncio.shield(task)
+            if self._sockets.closed:
+                # By the time it was there, its client was closed.
+                await stream.aclose()
+                raise RuntimeError("Cannot send a request, as the client has been closed.")
+            return self._sockets.opened(stream)
         except asyncio.CancelledError:
-            stream = await ended(task)
-            if stream is not None:
+            late = await ended(task)
+            if late is not None:
                 with anyio.CancelScope(shield=True):
-                    await stream.aclose()
+                    await late.aclose()
             raise
 
     async def sleep(self, seconds: float) -> None:
