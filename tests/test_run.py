@@ -453,6 +453,22 @@ def test_observing_serves_nothing_and_sums_up(folder: Path, server: ScriptedOlla
     assert "3 of 6 calls" in ran.stderr
 
 
+def test_observing_sees_decorated_functions(folder: Path) -> None:
+    """A program that imports memoleo only, and decorates, is observed like any other."""
+    write(
+        folder / "script.py",
+        "from memoleo import content_cached\n"
+        "@content_cached('[/]')\ndef same(value): print('run'); return value\n"
+        "same(1), same(1), same(2)\n",
+    )
+    told = observed("script.py")
+    assert (told["calls"], told["types"]["[/]"]["would_hit"]) == (3, 1)
+    ran = run("--observe", "script.py")
+    assert ran.stdout == "run\n" * 3
+    assert "[/]" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_observing_adds_up_the_children_even_killed_ones(
     folder: Path, server: ScriptedOllama
 ) -> None:

@@ -78,6 +78,9 @@ def prepare(
     if cache is not None:
         environment["MEMOLEO_CACHE"] = os.environ["MEMOLEO_CACHE"] = cache
     awaits = _awaits()
+    if observed is not None:
+        # A program that only applies decorators imports nothing else that would be waited for.
+        awaits = [*awaits, "memoleo"]
     settings = _settings.current()
     # Children may start in other folders.
     if settings.file is not None:
