@@ -275,16 +275,18 @@ def test_types_of_the_entries(
 def test_questions_about_images_have_a_category_of_their_own(
     services: Any, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """What Ollama is asked about an image is kept as vision_inference, all else isn't."""
+    """What Ollama is asked about an image is vision_inference, all else isn't, whoever asks."""
     program = (
         "import os, requests\n"
         "url = os.environ['OLLAMA_BASE_URL'] + '/api/'\n"
         "model = {'model': os.environ.get('OLLAMA_MODEL', 'phi3:latest'), 'stream': False}\n"
         "said = {'role': 'user', 'content': 'What is it?'}\n"
-        "for _ in range(2):\n"
+        "session = requests.Session()\n"
+        "for number in range(2):\n"
+        "    session.cookies.set('sid', f'cookie_secret_{number}')\n"
         "    about = {**model, 'prompt': 'What is it?'}\n"
-        "    print(requests.post(url + 'generate', json={**about, 'images': ['aGk=']}).text)\n"
-        "    print(requests.post(url + 'generate', json={**about, 'images': []}).text)\n"
+        "    print(session.post(url + 'generate', json={**about, 'images': ['aGk=']}).text)\n"
+        "    print(session.post(url + 'generate', json={**about, 'images': []}).text)\n"
     )
     (tmp_path / "asks.py").write_text(program)
     ran = subprocess.run(
