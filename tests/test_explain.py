@@ -362,8 +362,8 @@ class TestKinds:
         """explain works through instances, classes and static methods."""
 
         class Box:
-            @classmethod
             @content_cached(cache=cache)
+            @classmethod
             def of(cls, x: int) -> int:
                 return x
 
