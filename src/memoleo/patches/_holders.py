@@ -46,10 +46,14 @@ def unreachable(functions: Iterable[Any]) -> list[str]:
     gc_dicts = {id(vars(module)) for module in list(sys.modules.values()) if _has_dict(module)}
     names = {id(each): f"{each.__module__}.{each.__qualname__}" for each in held}
     found = []
-    for holder in gc.get_referrers(*held):
+    holders = gc.get_referrers(*held)
+    for holder in holders:
         if holder is held or isinstance(holder, (FrameType, FunctionType)):
             continue
         if id(holder) in gc_dicts:
+            continue
+        # The arguments of the search itself are such a tuple from Python 3.13 on.
+        if type(holder) is tuple and all(one is holders for one in gc.get_referrers(holder)):
             continue
         kind = _kind(holder)
         if kind is None:
