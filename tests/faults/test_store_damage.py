@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from memoleo._entry import Entry
+from memoleo.backends._sqlite_faults import classify
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.errors import BackendError, CorruptEntry
 
@@ -75,6 +76,7 @@ def test_a_file_cut_short_while_it_is_open(tmp_path: Path, length: int, logged: 
     code = f"""
 import os, time
 from memoleo._entry import Entry
+from memoleo.backends._sqlite_faults import classify
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.errors import BackendError
 path = {str(tmp_path / "store.db")!r}
@@ -277,3 +279,9 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     backend.close()
     assert path.read_bytes() == before
     assert sorted(tmp_path.glob("*.corrupt-*")) == []
+
+
+def test_an_error_without_words_is_damage() -> None:
+    """Python 3.10 tells neither code nor text of an error that quotes unreadable bytes."""
+    assert classify(sqlite3.DatabaseError()) == "corrupt"
+    assert classify(sqlite3.OperationalError()) == "other"

@@ -72,7 +72,9 @@ def classify(error: BaseException) -> Fault:
     for phrase, fault in _PHRASES:
         if phrase in text:
             return fault
-    return "other"
+    # Python 3.10 again: it has no words for a quotation that it can't read.
+    silent = code is None and not text and type(error).__name__ == "DatabaseError"
+    return "corrupt" if silent else "other"
 
 
 def files_of(path: str) -> tuple[str, ...]:
