@@ -48,7 +48,7 @@ class Remembered:
             self._observed.pop(job.key, None)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._turns: dict[bytes, int] = {}
         self._observed: dict[bytes, float] = {}
 

@@ -81,7 +81,7 @@ class _Waits:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flights: dict[Hashable, Flight] = {}
 
     def begin(self, caller: Hashable, flight: Flight, *, blocking: bool) -> bool:
@@ -116,7 +116,7 @@ class Flights:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flights: dict[bytes, Flight] = {}
 
     def join(

@@ -81,7 +81,8 @@ class Link:
         _raws.add(raw)
         self.cursor = raw.cursor()
         self.execute = self.cursor.execute
-        self.lock = threading.Lock()
+        # Re-entrant: in Python 3.14 a signal may come between taking a lock and what is inside.
+        self.lock = threading.RLock()
         self.file = file
         self.watch = file.length
         self.length = file.length()

@@ -54,7 +54,7 @@ class MemoryBackend:
         self.evictions: dict[str, int] = {}
         self._order = _Order(self.max_bytes, self.live, self._notes, self.evictions)
         self._recent: dict[bytes, None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._quiet = False
         renew_after_fork(self)
 
@@ -201,7 +201,7 @@ class MemoryBackend:
             self._lock.release()
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if not self._quiet:
             self._reset()
         self._quiet = False
