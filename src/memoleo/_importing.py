@@ -18,14 +18,12 @@ _PATIENCE = 5.0
 class _Importing(RenewedLock):
     """``with importing:`` around imports inside functions."""
 
-    _waited = False
-
     def _before_fork(self) -> None:
-        self._waited = self._lock.acquire(timeout=_PATIENCE)
+        self._lock.acquire(timeout=_PATIENCE)
 
     def _after_fork_in_parent(self) -> None:
-        if self._waited:
-            self._lock.release()
+        # Who did not get it in time does not own it, and leaves it to its owner.
+        self.__exit__()
 
 
 importing = _Importing()
