@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -15,8 +16,9 @@ import pytest
 
 from memoleo._entry import Entry
 from memoleo.backends import _sqlite_schema as schema
+from memoleo.backends._sqlite_statements import GET
 from memoleo.backends.sqlite import SQLiteBackend
-from memoleo.errors import BackendError, ConfigError
+from memoleo.errors import BackendError, ConfigError, CorruptEntry
 
 DATA = Path(__file__).parent / "data"
 
@@ -285,13 +287,31 @@ def test_a_hit_is_found_through_the_index_alone(path: Path) -> None:
     backend = SQLiteBackend(path)
     backend.set(key(1), entry(1))
     plan = backend._runner.run(
-        lambda link: link.execute(
-            "EXPLAIN QUERY PLAN SELECT block FROM entries WHERE key = ?", (key(1),)
-        ).fetchall()
+        lambda link: link.execute(f"EXPLAIN QUERY PLAN {GET}", (schema.hash_of(key(1)),)).fetchall()
     )
     assert [row[3] for row in plan] == [
-        "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (key=?)"
+        "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (hash=?)"
     ]
+    backend.close()
+
+
+def test_keys_of_one_hash_are_told_apart(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are found by a hash of their key, and one is never served for another."""
+    monkeypatch.setattr("memoleo.backends.sqlite.hash_of", lambda key: 7)
+    monkeypatch.setattr("memoleo.backends.sqlite._hash", lambda key: 14)
+    backend = SQLiteBackend(path)
+    one, other = key(1), key(2)
+    backend.set(one, entry(1))
+    with contextlib.suppress(CorruptEntry):
+        assert backend.get(other) is None
+    backend.set(one, entry(1))
+    backend.set(other, entry(2, tags=("x",)))
+    found = backend.get(other)
+    assert found is not None
+    assert found.payload[0] == 2
+    assert [found for found, _ in backend.entries(tag="x")] == [other]
+    with contextlib.suppress(CorruptEntry):
+        assert backend.get(one) is None
     backend.close()
 
 
@@ -327,11 +347,19 @@ def fill(store: SQLiteBackend, count: int, size: int) -> None:
     link = store._connections.local.link
     link.execute("BEGIN")
     link.cursor.executemany(
-        "INSERT INTO entries (key, type, label, created, expires, used, block) "
-        "VALUES (?, 't', '', ?, ?, ?, ?)",
+        "INSERT INTO entries (hash, key, type, label, created, expires, used, block) "
+        "VALUES (?, ?, 't', '', ?, ?, ?, ?)",
         (
-            (b"%032d" % number, time.time(), time.time() + 3600.0, float(number), b"x" * size)
+            (
+                schema.hash_of(one),
+                one,
+                time.time(),
+                time.time() + 3600.0,
+                float(number),
+                b"x" * size,
+            )
             for number in range(1, count)
+            for one in [b"%032d" % number]
         ),
     )
     link.execute("COMMIT")

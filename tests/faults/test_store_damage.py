@@ -16,6 +16,7 @@ import pytest
 
 from memoleo._entry import Entry
 from memoleo.backends._sqlite_faults import classify
+from memoleo.backends._sqlite_schema import hash_of
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.errors import BackendError, CorruptEntry
 
@@ -76,6 +77,7 @@ def test_a_file_cut_short_while_it_is_open(tmp_path: Path, length: int, logged: 
     code = f"""
 import os, time
 from memoleo._entry import Entry
+from memoleo.backends._sqlite_schema import hash_of
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.errors import BackendError
 path = {str(tmp_path / "store.db")!r}
@@ -208,9 +210,12 @@ def test_damage_never_becomes_a_loop(path: Path) -> None:
 
 
 def test_an_entry_under_another_key(path: Path) -> None:
-    """A row whose key was changed doesn't verify, and is removed."""
+    """A row that lies under another key than its own doesn't verify, and is removed."""
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE entries SET key = ? WHERE key = ?", (b"z" * 32, keys(1)[0]))
+    connection.execute(
+        "UPDATE entries SET key = ?, hash = ? WHERE key = ?",
+        (b"z" * 32, hash_of(b"z" * 32), keys(1)[0]),
+    )
     connection.commit()
     connection.close()
     backend = SQLiteBackend(path)

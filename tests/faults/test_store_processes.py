@@ -419,8 +419,8 @@ def test_a_clear_lets_others_write(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
-        "INSERT INTO entries (key, type, label, created, expires, used, block) "
-        "SELECT randomblob(32), 'bulk', '', 1, 2, 3, zeroblob(200) FROM n"
+        "INSERT INTO entries (hash, key, type, label, created, expires, used, block) "
+        "SELECT random(), randomblob(32), 'bulk', '', 1, 2, 3, zeroblob(200) FROM n"
     )
     connection.commit()
     connection.close()

@@ -13,6 +13,7 @@ from typing import Any
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_faults import files_of
 from memoleo.backends._sqlite_runner import Runner
+from memoleo.backends._sqlite_schema import hash_of
 from memoleo.backends._sqlite_statements import BUMP, Query, Where, bytes_in_use, count
 from memoleo.errors import BackendError
 
@@ -32,7 +33,7 @@ _MAKE_FOR = 0.1
 _VACUUM_PAGES = 256
 _VACUUM_FOR = 0.25
 _REMOVE = "DELETE FROM entries WHERE id = ?"
-_USE = "UPDATE entries SET used = ? WHERE key = ? AND used < ?"
+_USE = "UPDATE entries SET used = ? WHERE hash = ? AND used < ?"
 
 
 class Room:
@@ -112,7 +113,10 @@ class Room:
         """Write down that keys were used, oldest first, where that is news by `resolution`."""
         self._next_touch = time.monotonic() + _TOUCH_EVERY
         now = time.time()
-        rows = [(now + position * 1e-6, key, now - resolution) for position, key in enumerate(keys)]
+        rows = [
+            (now + position * 1e-6, hash_of(key), now - resolution)
+            for position, key in enumerate(keys)
+        ]
         # It only decides what is evicted first.
         with contextlib.suppress(BackendError):
             for start in range(0, len(rows), _STEP):

@@ -20,11 +20,11 @@ __all__ = [
     "count",
 ]
 
-GET = "SELECT block FROM entries WHERE key = ?"
+GET = "SELECT block FROM entries WHERE hash = ?"
 BUMP = "UPDATE state SET epoch = epoch + 1"
 ADD = (
-    "INSERT INTO entries (key, type, label, created, expires, used, block) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+    "INSERT INTO entries (hash, key, type, label, created, expires, used, block) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING"
 )
 NOTE = "INSERT OR REPLACE INTO notes (room, name, seen, block) VALUES (?, ?, ?, ?)"
 FORGET_NOTES = (

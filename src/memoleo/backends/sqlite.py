@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+import xxhash
+
 from memoleo._entry import Entry
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_count, parse_duration, parse_size
@@ -21,6 +23,7 @@ from memoleo.backends._sqlite_anchor import Anchor
 from memoleo.backends._sqlite_care import Room, clear_in_steps, compact, examine
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_runner import Runner, Unready
+from memoleo.backends._sqlite_schema import hash_of
 from memoleo.backends._sqlite_statements import (
     ADD,
     BUMP,
@@ -43,10 +46,12 @@ _PAGE = 64
 _LOOKED_AHEAD = 65_536
 _UNSAVED = 4096
 _MOST_NOTES = 512
+_REMOVE = "DELETE FROM entries WHERE hash = ?"
 
 _now = time.monotonic
 _time = time.time
 _read_entry = Entry.from_bytes
+_hash = xxhash.xxh3_64_intdigest
 
 
 class SQLiteBackend:
@@ -112,7 +117,7 @@ class SQLiteBackend:
             with link.lock:
                 if link.watch() != link.length or _now() >= runner.next_look:
                     raise Unready
-                row = link.execute(GET, (key,)).fetchone()
+                row = link.execute(GET, (_hash(key) >> 1,)).fetchone()  # `hash_of`, in place
             self._anchor.reads += 1
         except Exception as error:
             failure = Unready() if type(error) is AttributeError else error
@@ -139,7 +144,7 @@ class SQLiteBackend:
         block = entry.to_bytes(key)
         created = entry.created
         expires = created + entry.ttl + entry.keep
-        row = (key, entry.type, entry.label, created, expires, _time(), block)
+        row = (hash_of(key), key, entry.type, entry.label, created, expires, _time(), block)
         room = self._room
         if entry.tags or not self._add(row):
             self._replace(key, entry, row)
@@ -180,13 +185,15 @@ class SQLiteBackend:
             failure = None  # it refers to this frame
 
     def _replace(self, key: bytes, entry: Entry, row: tuple[object, ...]) -> None:
+        mark = hash_of(key)
+
         def store(link: Link) -> bool:
             execute = link.execute
-            old = execute("SELECT block FROM entries WHERE key = ?", (key,)).fetchone()
+            old = execute(GET, (mark,)).fetchone()
             # Whoever has the old one in memory must drop it, unless it is outdated there anyway.
             outdates = old is not None and _fresh_until(key, old[0]) > entry.created
             if old is not None:
-                execute("DELETE FROM entries WHERE key = ?", (key,))
+                execute(_REMOVE, (mark,))
             if outdates:
                 execute(BUMP)
             execute(ADD, row)
@@ -211,7 +218,7 @@ class SQLiteBackend:
         """See `Backend.delete`."""
 
         def remove(link: Link) -> bool:
-            gone = link.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount > 0
+            gone = link.execute(_REMOVE, (hash_of(key),)).rowcount > 0
             if gone:
                 link.execute(BUMP)
             return gone
@@ -375,7 +382,7 @@ class SQLiteBackend:
 
     def _drop(self, key: bytes, block: bytes) -> None:
         def remove(link: Link) -> None:
-            link.execute("DELETE FROM entries WHERE key = ? AND block = ?", (key, block))
+            link.execute(f"{_REMOVE} AND block = ?", (hash_of(key), block))
 
         # What can't be removed is found corrupt again.
         with contextlib.suppress(BackendError):
@@ -388,7 +395,7 @@ class SQLiteBackend:
 
 
 def _find(key: bytes, link: Link) -> tuple[bytes] | None:
-    found: tuple[bytes] | None = link.execute(GET, (key,)).fetchone()
+    found: tuple[bytes] | None = link.execute(GET, (hash_of(key),)).fetchone()
     return found
 
 
