@@ -19,7 +19,6 @@ from memoleo._steps import (
     Lead,
     Leading,
     Leave,
-    Load,
     Now,
     Open,
     Returned,
@@ -47,7 +46,6 @@ class World:
             "Now": [NOW] * 9,
             "Open": [Returned("stored")] * 9,
             "Call": [Returned("computed", 7.0)],
-            "Save": [entry()],
             **answers,
         }
         self.steps: list[Any] = []
@@ -85,16 +83,15 @@ def test_fresh_entry_is_served_without_a_call() -> None:
 
 def test_expired_entry_is_computed_by_a_leader() -> None:
     """Past its TTL, without stale windows, an entry counts for nothing."""
-    world = World(Lead=[Leading()], Load=[None])
+    world = World(Lead=[Leading()])
     assert world.run(found=entry(age=60.0)).value == "computed"
-    counts = ["Count:expired", "Lead", "Load", "Count:miss"]
-    assert world.names == ["Now", *counts, "Call", "Save", "Leave"]
-    assert world.steps[-1] == Leave(entry())
+    assert world.names == ["Now", "Count:expired", "Lead", "Call", "Save"]
+    assert world.steps[-1] == Save(Returned("computed", 7.0))
 
 
 def test_unreadable_entry_is_a_miss() -> None:
     """What can't be decoded is computed anew."""
-    world = World(Open=[None], Lead=[Leading()], Load=[None])
+    world = World(Open=[None], Lead=[Leading()])
     assert world.run(found=entry()).value == "computed"
 
 
@@ -109,7 +106,7 @@ def test_stale_entry_is_served_while_one_refresh_runs() -> None:
 def test_stale_entry_excuses_a_failure() -> None:
     """Within stale_if_error a failed call is answered with what was stored."""
     error = OSError("down")
-    world = World(Call=[Failed(error)], Lead=[Leading()], Load=[None])
+    world = World(Call=[Failed(error)], Lead=[Leading()])
     assert world.run(found=entry(age=70), stale_if_error=20.0).value == "stored"
     assert world.names[-2:] == ["Open", "Count:stale_if_error"]
     assert world.steps[-1].error is error
@@ -118,7 +115,7 @@ def test_stale_entry_excuses_a_failure() -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit(), SystemExit()])
 def test_stale_entry_does_not_excuse_being_stopped(error: BaseException) -> None:
     """Cancelling and interrupting are not failures of the call: they pass through."""
-    world = World(Call=[Failed(error)], Lead=[Leading()], Load=[None])
+    world = World(Call=[Failed(error)], Lead=[Leading()])
     assert world.run(found=entry(age=70), stale_if_error=20.0).error is error
     assert "Count:error" not in world.names
 
@@ -126,17 +123,17 @@ def test_stale_entry_does_not_excuse_being_stopped(error: BaseException) -> None
 def test_failure_is_returned_and_never_saved() -> None:
     """A failed call leaves nothing behind, and lets its followers go."""
     error = ValueError("no")
-    world = World(Call=[Failed(error)], Lead=[Leading()], Load=[None])
+    world = World(Call=[Failed(error)], Lead=[Leading()])
     assert world.run().error is error
-    assert world.names == ["Lead", "Load", "Count:miss", "Call", "Count:error", "Leave"]
+    assert world.names == ["Lead", "Call", "Count:error", "Leave"]
     assert world.steps[-1] == Leave(None, failed=True)
 
 
 def test_second_look_serves_what_was_just_stored() -> None:
     """Who leads right after another has finished finds the result instead of computing again."""
-    world = World(Lead=[Leading()], Load=[entry()])
+    world = World(Lead=[Leading(entry())])
     assert world.run().value == "stored"
-    assert world.names == ["Lead", "Load", "Now", "Open", "Leave", "Count:hit"]
+    assert world.names == ["Lead", "Now", "Open", "Leave", "Count:hit"]
 
 
 def test_follower_opens_the_leaders_entry() -> None:
@@ -148,30 +145,30 @@ def test_follower_opens_the_leaders_entry() -> None:
 
 def test_follower_takes_over_from_a_failed_leader() -> None:
     """When the leader leaves nothing, a follower becomes the next leader."""
-    world = World(Lead=[Followed(None, True), Leading()], Load=[None])
+    world = World(Lead=[Followed(None, True), Leading()])
     assert world.run().value == "computed"
-    assert world.names[:3] == ["Lead", "Lead", "Load"]
+    assert world.names == ["Lead", "Lead", "Call", "Save"]
 
 
 def test_follower_of_two_failures_computes_by_itself() -> None:
     """A key that fails time and again doesn't make a queue: everybody computes."""
     world = World(Lead=[Followed(None, True), Followed(None, True)])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Lead", "Count:miss", "Call", "Save"]
+    assert world.names == ["Lead", "Lead", "Call", "Save"]
 
 
 def test_recursion_computes_alone() -> None:
     """A call inside the computation of its own key doesn't wait for itself."""
     world = World(Lead=[Alone()])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Count:miss", "Call", "Save"]
+    assert world.names == ["Lead", "Call", "Save"]
 
 
 def test_refresh_neither_looks_nor_waits() -> None:
     """A refresh computes and replaces, whatever is stored."""
     world = World()
     assert world.run(Intent.REFRESH, found=entry()).value == "computed"
-    assert world.names == ["Count:miss", "Call", "Save"]
+    assert world.names == ["Call", "Save"]
 
 
 def test_revalidation_gives_way_to_another() -> None:
@@ -183,9 +180,9 @@ def test_revalidation_gives_way_to_another() -> None:
 
 def test_revalidation_stops_if_the_entry_became_fresh() -> None:
     """A refresh that comes late doesn't compute."""
-    world = World(Lead=[Leading()], Load=[entry()])
+    world = World(Lead=[Leading(entry())])
     world.run(Intent.REVALIDATE)
-    assert world.names == ["Lead", "Load", "Now", "Leave"]
+    assert world.names == ["Lead", "Now", "Leave"]
 
 
 def test_observing_serves_and_saves_nothing() -> None:
@@ -201,7 +198,7 @@ def test_streams_are_not_shared() -> None:
     """An iterator is consumed by its own caller, and stores itself: no flight, no save."""
     world = World()
     assert world.run(streamed=True).value == "computed"
-    assert world.names == ["Count:miss", "Call"]
+    assert world.names == ["Call"]
 
 
 @pytest.mark.parametrize(
@@ -215,15 +212,13 @@ def test_freshness_is_judged_by_age(age: float, ttl: float, fresh: bool) -> None
 
 def test_clock_is_read_once_before_the_call() -> None:
     """One moment judges the entry that was found."""
-    world = World(Lead=[Leading()], Load=[None])
+    world = World(Lead=[Leading()])
     world.run(found=entry(age=61))
-    assert [step for step in world.steps if isinstance(step, (Now, Load, Call, Save, Open))][
-        0
-    ] == Now()
+    assert [step for step in world.steps if isinstance(step, (Now, Call, Save, Open))][0] == Now()
 
 
 def test_follower_of_an_unshared_result_computes_at_once() -> None:
     """A result that is not stored makes no queue of those who want the same."""
     world = World(Lead=[Followed(None)])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Count:miss", "Call", "Save"]
+    assert world.names == ["Lead", "Call", "Save"]

@@ -115,6 +115,7 @@ class CachedFunction(WrappedCallable[P, R]):
         super().__init__(function, self._stub(function))
         self._keyer = Keyer(self.__wrapped__, type=policy.type, **options)
         self._policy = policy
+        self._keep = policy.keep
         self._tags = tags
         self._cache = cache
         self._attached = _Attached(None, CacheCounters(), None)
@@ -186,7 +187,7 @@ class CachedFunction(WrappedCallable[P, R]):
             settings=self._attached.settings,
             is_default=self._cache is None,
             slowly=self._slowly,
-            begin=partial(self._turn, calls.abegin if awaits else calls.begin),
+            begin=partial(self._turn, self._attached, calls.abegin if awaits else calls.begin),
             failed=driver.afailed if awaits else driver.failed,
             returned=driver.areturned if awaits else driver.returned,
             awaits=awaits,
@@ -198,11 +199,15 @@ class CachedFunction(WrappedCallable[P, R]):
             self._enter_by(call)
 
     def _turn(
-        self, begin: Callable[[Job, Missed], Any], key: bytes, missed: Missed, compute: partial[Any]
+        self,
+        attached: _Attached,
+        begin: Callable[[Job, Missed], Any],
+        key: bytes,
+        missed: Missed,
+        compute: partial[Any],
     ) -> Any:
-        attached = self._at()
         # What is stale must be found before there is a lead.
-        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._policy.keep:
+        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._keep:
             missed = NOTHING
         return begin(self._job(key, compute, attached), missed)
 

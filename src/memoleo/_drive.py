@@ -16,7 +16,7 @@ from memoleo._events import logger
 from memoleo._flow import Intent
 from memoleo._remembered import Remembered
 from memoleo._singleflight import flights_of
-from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Load, Save, Spawn
+from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Save, Spawn
 from memoleo._store import Job, Store, said
 from memoleo._stream import arecord, areplay, record, replay
 from memoleo._turn import Turn
@@ -30,6 +30,8 @@ _PATIENCE = 60.0
 _POLLS = (0.002, 0.05)
 """Seconds between two tries for a lease that another process holds: the first, the longest."""
 
+
+_FIRST = Leading()
 
 _REFRESHES = 8
 """Background refreshes of one cache at a time; a stale entry beyond them is refreshed later."""
@@ -89,15 +91,15 @@ class Driver:
                 step = send(answer)
                 if type(step) is Lead:
                     answer = self._lead(turn, wait=step.wait)
-                elif type(step) is Load:
-                    answer = store.load(job)
                 elif type(step) is Call:
-                    return turn.begin_call()
+                    return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
-                    answer = store.save(job, step.result, turn.parts)
-                elif type(step) is Spawn:
-                    self._spawn(job)
+                    entry = store.save(job, step.result, turn.parts)
                     answer = None
+                    turn.land(entry, failed=False)
+                elif type(step) is Spawn:
+                    answer = None
+                    self._spawn(job)
                 else:
                     answer = turn.at_once(step, replay)
         except StopIteration as stop:
@@ -143,17 +145,16 @@ class Driver:
                 step = send(answer)
                 if type(step) is Lead:
                     answer = await self._alead(turn, wait=step.wait)
-                elif type(step) is Load:
-                    load = partial(store.load, job)
-                    answer = await _in_thread(load) if remote else load()
                 elif type(step) is Call:
-                    return turn.begin_call()
+                    return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
                     save = partial(store.save, job, step.result, turn.parts)
-                    answer = await _in_thread(save) if remote else save()
-                elif type(step) is Spawn:
-                    background(self._arefresh(job))
+                    entry = await _in_thread(save) if remote else save()
                     answer = None
+                    turn.land(entry, failed=False)
+                elif type(step) is Spawn:
+                    answer = None
+                    background(self._arefresh(job))
                 else:
                     answer = turn.at_once(step, areplay)
         except StopIteration as stop:
@@ -190,7 +191,8 @@ class Driver:
                     if turn.lease is not None:
                         break
         flight.lease = turn.lease
-        return Leading()
+        found = self.store.load(turn.job)
+        return _FIRST if found is None else Leading(found)
 
     async def _alead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
@@ -226,7 +228,9 @@ class Driver:
                     if turn.lease is not None:
                         break
         flight.lease = turn.lease
-        return Leading()
+        load = partial(self.store.load, turn.job)
+        found = await _in_thread(load) if remote else load()
+        return _FIRST if found is None else Leading(found)
 
     def _spawn(self, job: Job) -> None:
         self._refreshing = [thread for thread in self._refreshing if thread.is_alive()]

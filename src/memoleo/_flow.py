@@ -20,7 +20,6 @@ from memoleo._steps import (
     Lead,
     Leading,
     Leave,
-    Load,
     Now,
     Open,
     Returned,
@@ -44,7 +43,7 @@ failure belongs to the call: everybody computes, as if there were no cache.
 """
 
 # Steps without contents are made once: every miss takes several of them.
-_NOW, _LOAD, _LEAD, _CALL, _SPAWN, _MISS = Now(), Load(), Lead(), Call(), Spawn(), Count("miss")
+_NOW, _LEAD, _CALL, _SPAWN = Now(), Lead(), Call(), Spawn()
 
 
 class Intent(enum.Enum):
@@ -111,8 +110,14 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
         ticket = yield _LEAD
         if isinstance(ticket, Leading):
             leading = True
-            if (served := (yield from _second_look(freshness))) is not None:
-                return served
+            # A second look: another may have finished before this one took the lead.
+            found = ticket.entry
+            if found is not None and freshness.fresh(found.created, (yield _NOW)):
+                opened = yield Open(found)
+                if opened is not None:
+                    yield Leave(found)
+                    yield Count("hit", found)
+                    return opened
             break
         if not isinstance(ticket, Followed):
             break
@@ -124,17 +129,17 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
         elif not ticket.failed:
             # Its result is not to be stored, and so will this one be: waiting again won't help.
             break
-    yield _MISS
     result: Outcome = yield _CALL
-    entry = None
     if isinstance(result, Returned):
         if not streamed:
-            entry = yield Save(result)
-    elif isinstance(result.error, Exception):
+            yield Save(result)
+        return result
+    is_failure = isinstance(result.error, Exception)
+    if is_failure:
         yield Count("error", error=result.error)
     if leading:
-        yield Leave(entry, isinstance(result, Failed))
-    if fallback is None or isinstance(result, Returned) or not isinstance(result.error, Exception):
+        yield Leave(None, failed=True)
+    if fallback is None or not is_failure:
         return result
     opened = yield Open(fallback)
     if opened is None:
@@ -143,39 +148,21 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
     return opened
 
 
-def _second_look(freshness: Freshness) -> Generator[Step, Any, Outcome | None]:
-    """Look once more after taking the lead: another may have finished in between."""
-    entry = yield _LOAD
-    if entry is None:
-        return None
-    now = yield _NOW
-    if not freshness.fresh(entry.created, now):
-        return None
-    opened: Returned | None = yield Open(entry)
-    if opened is None:
-        return None
-    yield Leave(entry)
-    yield Count("hit", entry)
-    return opened
-
-
 def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:
     ticket = yield Lead(wait=False)
     if not isinstance(ticket, Leading):
         return Returned(None)
-    entry = yield _LOAD
-    now = yield _NOW
-    if entry is not None and freshness.fresh(entry.created, now):
-        yield Leave(entry)
+    found = ticket.entry
+    if found is not None and freshness.fresh(found.created, (yield _NOW)):
+        yield Leave(found)
         return Returned(None)
-    result: Outcome = yield _CALL
-    entry = None
+    result: Outcome = yield Call(missed=False)
     if isinstance(result, Returned):
-        if not streamed:
-            entry = yield Save(result)
-    elif isinstance(result.error, Exception):
+        yield Leave(None) if streamed else Save(result)
+        return result
+    if isinstance(result.error, Exception):
         yield Count("error", error=result.error)
-    yield Leave(entry, isinstance(result, Failed))
+    yield Leave(None, failed=True)
     return result
 
 
@@ -183,7 +170,7 @@ def _observe(freshness: Freshness, found: Entry | None) -> Flow:
     now = yield _NOW
     seen = yield Seen(now)
     known = seen or (found is not None and freshness.fresh(found.created, now))
-    result: Outcome = yield _CALL
+    result: Outcome = yield Call(missed=False)
     if not seen:
         yield Unsee(result)
     yield Count("would_hit" if known else "would_miss", ms=result.ms)

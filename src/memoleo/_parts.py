@@ -99,7 +99,6 @@ class Parts(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.digests[place * _WHOLE : (place + 1) * _WHOLE]
 
 
-_sha256 = hashlib.sha256
 _xxh3 = xxhash.xxh3_128_digest
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Parts).decode
@@ -137,6 +136,7 @@ class PartsMaker:
         # What never leaves the process needs no secret that outlives it.
         self._private = isinstance(backend, MemoryBackend)
         self._secret = b""
+        self._begun = hashlib.sha256()
         self._seed = 0
         self.maker = b""
         self._failed = False
@@ -152,7 +152,7 @@ class PartsMaker:
     def make(self, describe: Callable[[], Description]) -> bytes:
         """Return the parts of a key for its entry; empty if they are switched off, or fail."""
         try:
-            level = _settings.current().explain
+            level = (_settings.in_force or _settings.current()).explain
             if level == "off":
                 return b""
             description = describe()
@@ -163,10 +163,11 @@ class PartsMaker:
             # An entry without parts is as good as one with them.
             self._blame(error)
             return b""
-        try:
-            self._note(description.portrait, parts.portrait)
-        except Exception as error:
-            self._blame(error)
+        if self._notes is not None:
+            try:
+                self._note(description.portrait, parts.portrait)
+            except Exception as error:
+                self._blame(error)
         return block
 
     def _blame(self, error: Exception) -> None:
@@ -184,12 +185,14 @@ class PartsMaker:
         encode: Callable[[Any], bytes] = encode_plain
         if blocks is None:
             encode, blocks = _encoded(given)
-        known, secret, seed = self._known, self._secret, self._seed
+        known, seed, begun = self._known, self._seed, self._begun
         digests = []
         inner: dict[int, Inner] = {}
         for place, block in enumerate(blocks):
             if block[0] in _SCALARS and len(block) < _SHORT:
-                digests.append(_sha256(secret + block).digest()[:_WHOLE])
+                whole = begun.copy()
+                whole.update(block)
+                digests.append(whole.digest()[:_WHOLE])
                 continue
             # Settings come again with every call, and so do the names of their items.
             mark = _xxh3(block, seed)
@@ -284,6 +287,7 @@ class PartsMaker:
                     error,
                     extra=extras("no_secret", error=error),
                 )
+        self._begun = hashlib.sha256(secret)
         self.maker = hashlib.sha256(b"maker" + secret).digest()[:_ITEM]
         self._seed = int.from_bytes(hashlib.sha256(b"seed" + secret).digest()[:8], "big")
         # Last of all: others take it as the sign that the rest is there.

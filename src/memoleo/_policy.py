@@ -135,10 +135,17 @@ class Freshness(msgspec.Struct, frozen=True):
         seconds for which it is fresh
     policy
         the windows in which it is served stale
+    keep
+        seconds past its TTL in which it can be of use; the policy's
     """
 
     ttl: float
     policy: Policy
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Worked out once for all calls of a function: every stored entry carries it.
+        msgspec.structs.force_setattr(self, "keep", self.policy.keep)
 
     def fresh(self, created: float, now: float) -> bool:
         """Whether an entry is fresh.

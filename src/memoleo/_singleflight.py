@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["Flight", "Flights", "Inside", "flights_of"]
+__all__ = ["Flight", "Flights", "enter", "flights_of", "leave"]
 
 
 class Flight:
@@ -32,14 +31,15 @@ class Flight:
         the event loop in which a task computes it; `None` for a thread
     """
 
-    __slots__ = ("_future", "key", "lease", "loop", "owner", "thread")
+    __slots__ = ("_future", "key", "lease", "loop", "outcome", "owner", "thread")
 
     def __init__(self, key: bytes, loop: asyncio.AbstractEventLoop | None) -> None:
         self.key = key
         self.loop = loop
         self.thread = threading.get_ident()
-        self.owner = _caller(loop)
+        self.owner: Hashable = self.thread if loop is None else _caller(loop)
         self.lease: Lease | None = None
+        self.outcome: Followed | None = None
         self._future: Future[Followed] | None = None
 
     @property
@@ -131,29 +131,51 @@ class Flights:
         loop
             the running event loop, in a task
         """
+        mine = Flight(key, loop)
+        # Most calls meet nobody: one step that is atomic decides, and no lock is taken.
+        flight = self._flights.setdefault(key, mine)
+        if flight is mine:
+            return mine, True
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None and flight.loop is not None and flight.loop.is_closed():
+            if flight.loop is not None and flight.loop.is_closed():
                 # A task whose loop was closed in the middle never comes back.
-                if flight.lease is not None:
-                    flight.lease.release()
-            elif flight is not None:
-                if flight._future is None:
-                    flight._future = _running()
-                return flight, False
-            flight = self._flights[key] = Flight(key, loop)
-            return flight, True
+                if self._flights.get(key) is flight:
+                    self._flights[key] = mine
+                    if flight.lease is not None:
+                        flight.lease.release()
+                    return mine, True
+                flight = self._flights.setdefault(key, mine)
+                if flight is mine:
+                    return mine, True
+            if flight._future is None:
+                flight._future = _running()
+            # The leader may have looked for followers just before there was one.
+            self._tell(flight)
+            return flight, False
 
     def leave(self, flight: Flight, outcome: Followed) -> None:
         """End a flight, and hand its outcome to those who wait. Twice is harmless."""
-        with self._lock:
-            # A leader that forked finds its flight gone in the child: nobody waits there.
+        if flight.outcome is not None:
+            return
+        flight.outcome = outcome
+        # A leader that forked finds its flight gone in the child: nobody waits there.
+        if flight.loop is None:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
-            elif flight._future is None or flight._future.done():
-                return
-        if flight._future is not None and not flight._future.done():
-            flight._future.set_result(outcome)
+        else:
+            with self._lock:
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
+        if flight._future is not None:
+            with self._lock:
+                self._tell(flight)
+
+    @staticmethod
+    def _tell(flight: Flight) -> None:
+        """Hand the outcome to the followers, once there are both."""
+        outcome, future = flight.outcome, flight._future
+        if outcome is not None and future is not None and not future.done():
+            future.set_result(outcome)
 
     @staticmethod
     def may_wait(flight: Flight, loop: asyncio.AbstractEventLoop | None = None) -> bool:
@@ -164,11 +186,6 @@ class Flights:
     def has_waited(loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Note that the caller waits no more."""
         _waits.end(_caller(loop))
-
-    @staticmethod
-    def inside(flight: Flight) -> Inside:
-        """Mark the current context, and what is started from it, as part of a flight."""
-        return Inside(flight)
 
 
 _shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
@@ -186,16 +203,16 @@ def flights_of(place: str | None) -> Flights:
     return flights if place is None else _shared.setdefault(place, flights)
 
 
-class Inside:
-    """The time in which the current context is part of a flight; it begins at once."""
+def enter(flight: Flight) -> Token[tuple[Flight, ...]]:
+    """Mark the current context, and what is started from it, as part of a flight."""
+    return _leading.set((*_leading.get(), flight))
 
-    __slots__ = ("_token",)
 
-    def __init__(self, flight: Flight) -> None:
-        self._token = _leading.set((*_leading.get(), flight))
-
-    def leave(self) -> None:
-        """End it."""
-        # A coroutine that is thrown away may be closed in another context than its own.
-        with suppress(ValueError):
-            _leading.reset(self._token)
+def leave(entered: Token[tuple[Flight, ...]]) -> None:
+    """End what `enter` began."""
+    # A coroutine that is thrown away may be closed in another context than its own. (Every miss
+    # comes by here, and `suppress` would be three more calls.)
+    try:  # noqa: SIM105
+        _leading.reset(entered)
+    except ValueError:
+        pass

@@ -17,7 +17,6 @@ __all__ = [
     "Lead",
     "Leading",
     "Leave",
-    "Load",
     "Now",
     "Open",
     "Returned",
@@ -44,7 +43,15 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Leading(msgspec.Struct, frozen=True):
-    """Answers that this call computes the key; the others wait for it."""
+    """Answers that this call computes the key; the others wait for it.
+
+    Parameters
+    ----------
+    entry
+        what is stored now: another may have finished just before
+    """
+
+    entry: Entry | None = None
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -70,10 +77,6 @@ class Now(msgspec.Struct, frozen=True):
     """Read the clock, once for the whole call. Answer: seconds since the epoch."""
 
 
-class Load(msgspec.Struct, frozen=True):
-    """Look the key up. Answer: an `Entry`, or `None` for whatever can't be had."""
-
-
 class Open(msgspec.Struct, frozen=True):
     """Decode an entry. Answer: `Returned`, or `None` if it can't be read."""
 
@@ -81,20 +84,23 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class Lead(msgspec.Struct, frozen=True):
-    """Become the one who computes the key. Answer: `Leading`, `Followed` or `Alone`.
+    """Become the one who computes the key, and look it up once more.
 
-    With `wait` false nothing is waited for: a key that another computes answers `Alone`.
+    Answer: `Leading`, `Followed` or `Alone`. With `wait` false nothing is waited for: a key that
+    another computes answers `Alone`.
     """
 
     wait: bool = True
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Run the user's function. Answer: `Returned` or `Failed`."""
+    """Run the user's function, counted as a miss or not. Answer: `Returned` or `Failed`."""
+
+    missed: bool = True
 
 
 class Save(msgspec.Struct, frozen=True):
-    """Store a result. Answer: the `Entry`, or `None` if there is none to share."""
+    """Store a result, then stop leading, if need be, as `Leave` does. No answer."""
 
     result: Returned
 
@@ -128,7 +134,7 @@ class Count(msgspec.Struct, frozen=True):
     Parameters
     ----------
     outcome
-        "hit", "miss", "stale", "shared", "stale_if_error", "expired", "error", "would_hit" or
+        "hit", "stale", "shared", "stale_if_error", "expired", "error", "would_hit" or
         "would_miss"
     entry
         the entry that was served
@@ -144,4 +150,4 @@ class Count(msgspec.Struct, frozen=True):
     ms: float = 0.0
 
 
-Step = Now | Load | Open | Lead | Call | Save | Leave | Spawn | Seen | Unsee | Count
+Step = Now | Open | Lead | Call | Save | Leave | Spawn | Seen | Unsee | Count

@@ -163,12 +163,10 @@ class Store:
 
         `None` for a call whose key, and so what it is made of, is found out by running it.
         """
-        if job.describe is None:
+        describe = job.describe
+        if describe is None:
             return b""
-        return None if job.place is not None else self._parts_of(job)
-
-    def _parts_of(self, job: Job) -> bytes:
-        return b"" if job.describe is None else self.parts.make(job.describe)
+        return None if job.place is not None else self.parts.make(describe)
 
     def save(self, job: Job, result: Returned, parts: bytes | None = None) -> Entry | None:
         """Store a result that is to be stored; return its entry, or `None` if there is none.
@@ -189,7 +187,9 @@ class Store:
             if key is None:
                 return None
             job = msgspec.structs.replace(job, key=key)
-        entry = self.entry(job, result, self._parts_of(job) if parts is None else parts)
+        if parts is None:
+            parts = b"" if job.describe is None else self.parts.make(job.describe)
+        entry = self.entry(job, result, parts)
         if entry is not None:
             self.put(job, entry)
         return entry
@@ -217,7 +217,7 @@ class Store:
             job.codec.name,
             self.clock(),
             job.freshness.ttl,
-            policy.keep,
+            job.freshness.keep,
             policy.type,
             tags,
             result.ms,
@@ -240,7 +240,8 @@ class Store:
 
     def put(self, job: Job, entry: Entry) -> None:
         """Hand an entry to the backend."""
-        if self._writes.failing and self._writes.skips():
+        writes = self._writes
+        if writes.failing and writes.skips():
             return
         started = time.perf_counter()
         try:
@@ -248,17 +249,18 @@ class Store:
         except Exception as error:
             pass_on(error)
             self.note(job, "unsaved", f"the store could not be written: {error}")
-            self._failure(job, self._writes, error, time.perf_counter() - started)
+            self._failure(job, writes, error, time.perf_counter() - started)
             return
-        if self._writes.failing:
-            self._writes.worked()
+        if writes.failing:
+            writes.worked()
         if self.lately:
             self.lately.pop(job.key, None)
         cell = job.counters.local.cell
         cell.bytes_stored += len(entry.payload)
         if cell.misses % _SAMPLED == 1:
             self._sample(job, entry)
-        self.tell(job, "stored", entry.cost_ms)
+        if self.hooks or _events.listeners:
+            self.tell(job, "stored", entry.cost_ms)
 
     def _sample(self, job: Job, entry: Entry) -> None:
         """Measure what a hit on an entry takes, which is what it saves less than its cost."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from contextvars import Token
 from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow import Intent, flow
 from memoleo._remembered import Remembered
-from memoleo._singleflight import Flight, Flights, Inside
+from memoleo._singleflight import Flight, Flights, enter, leave
 from memoleo._steps import Count, Failed, Followed, Leave, Now, Open, Returned, Seen, Step, Unsee
 from memoleo._store import Job, Store, said
 from memoleo._stream import Recording
@@ -87,7 +88,7 @@ class Turn:
         )
         self._remembered = remembered
         self._keep = intent is not Intent.OBSERVE
-        self._inside: Inside | None = None
+        self._inside: Token[tuple[Flight, ...]] | None = None
         self._started = 0.0
 
     def __del__(self) -> None:
@@ -104,18 +105,25 @@ class Turn:
         finally:
             self.waited += (time.perf_counter() - started) * 1000
 
-    def begin_call(self) -> None:
-        """Note that the user's function is about to run."""
+    def begin_call(self, *, missed: bool) -> None:
+        """Note that the user's function is about to run, because of a miss or not."""
+        job, store = self.job, self.store
+        if missed:
+            job.counters.local.cell.misses += 1
+            if store.is_heard:
+                store.tell(job, "miss")
         if self._keep:
-            self.parts = self.store.described(self.job)
+            self.parts = store.described(job)
         if self.flight is not None:
-            self._inside = self.flights.inside(self.flight)
+            self._inside = enter(self.flight)
         self._started = time.perf_counter()
 
     def returned(self, value: Any) -> Returned:
         """Note that the function returned."""
         ms = (time.perf_counter() - self._started) * 1000
-        self._end_call()
+        inside, self._inside = self._inside, None
+        if inside is not None:
+            leave(inside)
         if self.store.is_heard and not self.job.streamed:
             self.store.tell_call(self.job, ms, value)
         return Returned(value, ms)
@@ -123,20 +131,18 @@ class Turn:
     def failed(self, error: BaseException) -> Failed:
         """Note that the function raised."""
         ms = (time.perf_counter() - self._started) * 1000
-        self._end_call()
+        inside, self._inside = self._inside, None
+        if inside is not None:
+            leave(inside)
         if self.store.is_heard:
             self.store.tell_call(self.job, ms, error=error)
         return Failed(error, ms)
 
     def end(self, outcome: Returned | Failed) -> None:
         """Note how the flow ended, and give back what it held."""
-        self.land(None, failed=True)
+        if self.flight is not None or self.lease is not None:
+            self.land(None, failed=True)
         self.outcome = outcome
-
-    def _end_call(self) -> None:
-        inside, self._inside = self._inside, None
-        if inside is not None:
-            inside.leave()
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
@@ -200,9 +206,7 @@ class Turn:
             if outcome != "stale_if_error":
                 cell.saved_ms += max(0.0, entry.cost_ms - self.waited)
                 cell.tokens_saved += entry.tokens
-        if outcome == "miss":
-            cell.misses += 1
-        elif outcome == "hit":
+        if outcome == "hit":
             cell.hits += 1
         elif outcome == "stale":
             cell.stale += 1

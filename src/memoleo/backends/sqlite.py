@@ -138,13 +138,13 @@ class SQLiteBackend:
 
     def set(self, key: bytes, entry: Entry) -> None:
         """See `Backend.set`."""
-        if entry.size > self.max_bytes:
+        block = entry.to_bytes(key)
+        if len(block) > self.max_bytes:
             self.delete(key)
             return
-        block = entry.to_bytes(key)
         created = entry.created
         expires = created + entry.ttl + entry.keep
-        row = (hash_of(key), key, entry.type, entry.label, created, expires, _time(), block)
+        row = (_hash(key) >> 1, key, entry.type, entry.label, created, expires, _time(), block)
         room = self._room
         if entry.tags or not self._add(row):
             self._replace(key, entry, row)

@@ -39,7 +39,10 @@ class AutoCodec:
             the value has no exact form; the message says where in it and what to do
         """
         try:
-            payload = _encode(value)
+            try:
+                payload = encode_plain(value) if is_plain(value) else _tagged(value, False)
+            except (OverflowError, UnicodeEncodeError):
+                payload = _tagged(value, True)
             if len(payload) < _LARGE:
                 return payload
             packed = _packing()[0](payload)
@@ -67,13 +70,7 @@ class AutoCodec:
             raise CodecError(f"the payload can't be read: {error!r}") from error
 
 
-def _encode(value: Any) -> bytes:
-    careful = False
-    if is_plain(value):
-        try:
-            return encode_plain(value)
-        except (OverflowError, UnicodeEncodeError):
-            careful = True
+def _tagged(value: Any, careful: bool) -> bytes:
     return _TAGGED + _exact()[0](value, careful)
 
 

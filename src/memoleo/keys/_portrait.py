@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -28,7 +28,7 @@ class Portrait(msgspec.Struct, frozen=True, gc=False):
     facts: Mapping[str, bytes]
 
 
-class Description(NamedTuple):
+class Description(msgspec.Struct, frozen=True, gc=False):
     """What one key is made of.
 
     Parameters
