@@ -219,6 +219,19 @@ def test_small_savings_are_not_nothing(memoleo, used: str) -> None:
     assert "< 0.01" in shown
 
 
+def test_a_damaged_store_is_said_to_whoever_looks(memoleo, home: Path) -> None:
+    """A file that turns out to be damaged is put aside, and the person at the command is told."""
+    path = home / "cut.db"
+    with Cache(f"sqlite:///{path.as_posix()}") as cache:
+        for number in range(100):
+            cache.set(f"key {number}", "x" * 500)
+    os.truncate(path, path.stat().st_size // 2)
+    looked = memoleo("stats", "--cache", f"sqlite:///{path.as_posix()}", "--json")
+    assert looked.json["total_entries"] == 0
+    assert re.search(r"^Warning: .*cut\.db was damaged .*corrupt-", looked.err)
+    assert list(home.glob("cut.db.corrupt-*"))
+
+
 def test_metrics_are_forgotten(memoleo, used: str) -> None:
     """`--forget` asks first, removes the numbers of all programs, and leaves the results."""
     assert memoleo("metrics", "--cache", used, "--forget", answer="n\n").status == 1

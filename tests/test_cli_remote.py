@@ -68,6 +68,9 @@ def test_commands_and_dashboard_on_a_server(tmp_path: Path, server: RedisServer,
     ran = memoleo(tmp_path, "metrics", "--cache", patient, "--json")
     assert json.loads(ran.stdout) == {"cache": {}}
     assert "kept beside caches in files only" in ran.stderr
+    refused = memoleo(tmp_path, "metrics", "--cache", patient, "--forget", "--yes")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "kept beside caches in files only" in refused.stderr
     findings = json.loads(memoleo(tmp_path, "doctor", "--cache", patient, "--json").stdout)
     assert findings["problems"] == 0
     assert {"metrics", "store"} <= {each["check"] for each in findings["findings"]}

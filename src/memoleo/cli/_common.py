@@ -28,6 +28,7 @@ __all__ = [
     "console",
     "is_store",
     "json_option",
+    "keeps_numbers",
     "open_cache",
     "print_json",
     "say_what_is_not_kept",
@@ -95,8 +96,13 @@ def open_cache(url: str | None) -> Cache:
 
 def say_what_is_not_kept(cache: Cache) -> None:
     """Say on standard error that the numbers of other programs can't be seen, if they can't."""
-    if cache.calls.ledger.path is None and not isinstance(cache.backend, MemoryBackend):
+    if not keeps_numbers(cache):
         click.echo(f"{NOT_KEPT.message}.", err=True)
+
+
+def keeps_numbers(cache: Cache) -> bool:
+    """Whether the numbers of other programs are kept beside a cache, or would be."""
+    return cache.calls.ledger.path is not None or isinstance(cache.backend, MemoryBackend)
 
 
 def store_path(url: str) -> Path | None:

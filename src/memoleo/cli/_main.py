@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from io import TextIOWrapper
 
 import click
 
+from memoleo._events import logger
 from memoleo._version import version
 from memoleo.errors import ConfigError, MemoleoError
 
@@ -93,6 +95,7 @@ def status_of(args: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    logger.addHandler(_warnings)
     try:
         status = commands.main(args, prog_name="memoleo", standalone_mode=False)
         sys.stdout.flush()
@@ -118,3 +121,15 @@ def status_of(args: Sequence[str] | None) -> int:
             raise
         click.echo(f"Error: the store can't be used: {error}", err=True)
         return FAILED
+    finally:
+        logger.removeHandler(_warnings)
+
+
+class _ToStderr(logging.Handler):
+    """Says what a program would find in its log, such as that a damaged file was put aside."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"Warning: {record.getMessage()}", err=True)
+
+
+_warnings = _ToStderr(logging.WARNING)

@@ -7,11 +7,13 @@ from typing import Any
 import click
 
 from memoleo._cache import Cache
+from memoleo._health import NOT_KEPT
 from memoleo.cli._common import (
     agreed,
     cache_option,
     console,
     json_option,
+    keeps_numbers,
     open_cache,
     print_json,
     say_what_is_not_kept,
@@ -77,6 +79,8 @@ def command(
 
 
 def _forget(cache: Cache, yes: bool, as_json: bool) -> int:
+    if not keeps_numbers(cache):
+        raise click.ClickException(f"There is nothing to forget: {NOT_KEPT.message}.")
     agrees = yes or agreed("Remove the numbers of all programs that use this cache?")
     if agrees:
         clear_metrics(cache)
