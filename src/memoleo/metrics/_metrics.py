@@ -231,7 +231,11 @@ class Metrics:
         ConfigError
             the name is reserved, or `ms` is no finite number from 0 up
         """
-        self.operation(operation).succeeded.record(_duration(ms))
+        # The plain case in place: recording must not be felt, and each call would be a tenth.
+        found = self._operations.get(operation) if type(operation) is str else None
+        if found is None:
+            found = self.operation(operation)
+        found.succeeded.record(ms if type(ms) is float and 0.0 <= ms < inf else _duration(ms))
 
     def record_error(self, operation: str, ms: float | None = None) -> None:
         """Count a failure, and its duration apart from those of successes.
