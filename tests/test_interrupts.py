@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any
 
 import ollama
@@ -19,6 +20,7 @@ import requests
 from scripted_ollama import ScriptedOllama
 
 import memoleo
+from memoleo import Cache, Metrics, content_cached
 from memoleo._interrupts import interruption
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no alarms")
@@ -115,6 +117,57 @@ def test_every_alarm_reaches_the_program(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 30  # in finalizers, and between two instructions of ours
+
+
+FLIGHT = ("_drive.py", "_singleflight.py", "_turn.py")
+
+
+def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
+    """Wherever an exception comes between two lines: nobody waits for it, or gets what it left."""
+    runs = []
+
+    @content_cached(cache=(cache := Cache("memory://", metrics=Metrics())), version=1)
+    def double(number: int) -> int:
+        runs.append(number)
+        return 2 * number
+
+    double(-1)
+    left = 0
+
+    def stop_after(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(FLIGHT):
+            return None
+        # What stops a finalizer is printed, and nobody is left who could go on.
+        if event == "call" and any(one.f_code.co_name == "__del__" for one, _ in walk_stack(frame)):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Late
+        return stop_after
+
+    traced = sys.gettrace()
+    stops = 0
+    for number in range(1000):
+        left = number + 1
+        sys.settrace(stop_after)
+        try:
+            found = double(number)
+        except Late:
+            found = None
+        finally:
+            sys.settrace(traced)
+        stops += left <= 0
+        assert found in (None, 2 * number)
+        assert cache.calls.driver._flights._flights == {}
+        cache.clear()
+        before = len(runs)
+        assert double(number) == 2 * number
+        assert len(runs) == before + 1, "what was cleared came back"
+        if left > 0:
+            break
+    assert stops > 30
 
 
 def by_requests(url: str) -> None:

@@ -15,7 +15,7 @@ from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow import Intent
 from memoleo._remembered import Remembered
-from memoleo._singleflight import flights_of
+from memoleo._singleflight import Flight, flights_of
 from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Save, Spawn
 from memoleo._store import Job, Store, said
 from memoleo._stream import arecord, areplay, record, replay
@@ -165,20 +165,23 @@ class Driver:
             raise
 
     def _lead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
-        flight, leads = self._flights.join(turn.job.key)
-        if not leads:
-            if not wait or not self._flights.may_wait(flight):
+        flight = turn.flight = Flight(turn.job.key, None)
+        ahead = self._flights.join(flight)
+        if ahead is not flight:
+            turn.flight = None
+            if not wait:
                 return Alone()
             from concurrent.futures import TimeoutError as Late
 
             try:
+                if not self._flights.may_wait(ahead):
+                    return Alone()
                 with turn.waiting():
-                    return flight.future.result(_PATIENCE)
+                    return ahead.future.result(_PATIENCE)
             except Late:
                 return Alone()
             finally:
                 self._flights.has_waited()
-        turn.flight = flight
         turn.lease = self.store.lease(turn.job)
         if turn.lease is None and not wait:
             turn.land(None, failed=True)
@@ -202,18 +205,21 @@ class Driver:
         except RuntimeError:
             # Another event loop than asyncio's, or none: nobody could be waited for.
             return Alone()
-        flight, leads = self._flights.join(turn.job.key, loop)
-        if not leads:
-            if not wait or not self._flights.may_wait(flight, loop):
+        flight = turn.flight = Flight(turn.job.key, loop)
+        ahead = self._flights.join(flight)
+        if ahead is not flight:
+            turn.flight = None
+            if not wait:
                 return Alone()
             try:
+                if not self._flights.may_wait(ahead, loop):
+                    return Alone()
                 with turn.waiting():
-                    return await asyncio.wait_for(asyncio.wrap_future(flight.future), _PATIENCE)
+                    return await asyncio.wait_for(asyncio.wrap_future(ahead.future), _PATIENCE)
             except asyncio.TimeoutError:
                 return Alone()
             finally:
                 self._flights.has_waited(loop)
-        turn.flight = flight
         remote = self.store.remote
         take = partial(self.store.lease, turn.job)
         turn.lease = await _in_thread(take) if remote else take()

@@ -43,6 +43,11 @@ class Flight:
         self._future: Future[Followed] | None = None
 
     @property
+    def is_over(self) -> bool:
+        """Whether nobody computes the key any more: a task whose loop was closed never comes back."""
+        return self.outcome is not None or (self.loop is not None and self.loop.is_closed())
+
+    @property
     def future(self) -> Future[Followed]:
         """What followers wait for; there is one as soon as somebody follows."""
         assert self._future is not None
@@ -119,63 +124,40 @@ class Flights:
         self._lock = threading.RLock()
         self._flights: dict[bytes, Flight] = {}
 
-    def join(
-        self, key: bytes, loop: asyncio.AbstractEventLoop | None = None
-    ) -> tuple[Flight, bool]:
-        """Return the flight of `key`, and whether the caller leads it.
+    def join(self, mine: Flight) -> Flight:
+        """Return the flight of a key: `mine`, which the caller then leads, or somebody else's.
 
-        Parameters
-        ----------
-        key
-            what is to be computed
-        loop
-            the running event loop, in a task
+        The caller must hold `mine` as what it leaves in the end before it comes here: a signal
+        handler's exception may come before its next step.
         """
-        mine = Flight(key, loop)
+        key = mine.key
         # Most calls meet nobody: one step that is atomic decides, and no lock is taken.
-        flight = self._flights.setdefault(key, mine)
-        if flight is mine:
-            return mine, True
-        with self._lock:
-            if flight.loop is not None and flight.loop.is_closed():
-                # A task whose loop was closed in the middle never comes back.
+        while (flight := self._flights.setdefault(key, mine)) is not mine:
+            with self._lock:
+                if not flight.is_over:
+                    if flight._future is None:
+                        flight._future = _running()
+                    return flight
                 if self._flights.get(key) is flight:
-                    self._flights[key] = mine
-                    if flight.lease is not None:
+                    del self._flights[key]
+                    if flight.lease is not None and flight.outcome is None:
                         flight.lease.release()
-                    return mine, True
-                flight = self._flights.setdefault(key, mine)
-                if flight is mine:
-                    return mine, True
-            if flight._future is None:
-                flight._future = _running()
-            # The leader may have looked for followers just before there was one.
-            self._tell(flight)
-            return flight, False
+        return mine
 
     def leave(self, flight: Flight, outcome: Followed) -> None:
-        """End a flight, and hand its outcome to those who wait. Twice is harmless."""
-        if flight.outcome is not None:
-            return
-        flight.outcome = outcome
-        # A leader that forked finds its flight gone in the child: nobody waits there.
-        if flight.loop is None:
+        """End a flight, and hand its outcome to those who wait.
+
+        Twice is harmless, and does what a signal handler's exception kept the first time from.
+        """
+        with self._lock:
+            # A leader that forked finds its flight gone in the child: nobody waits there.
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
-        else:
-            with self._lock:
-                if self._flights.get(flight.key) is flight:
-                    del self._flights[flight.key]
-        if flight._future is not None:
-            with self._lock:
-                self._tell(flight)
-
-    @staticmethod
-    def _tell(flight: Flight) -> None:
-        """Hand the outcome to the followers, once there are both."""
-        outcome, future = flight.outcome, flight._future
-        if outcome is not None and future is not None and not future.done():
-            future.set_result(outcome)
+            if flight.outcome is None:
+                flight.outcome = outcome
+            future = flight._future
+            if future is not None and not future.done():
+                future.set_result(flight.outcome)
 
     @staticmethod
     def may_wait(flight: Flight, loop: asyncio.AbstractEventLoop | None = None) -> bool:

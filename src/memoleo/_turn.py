@@ -93,7 +93,11 @@ class Turn:
 
     def __del__(self) -> None:
         # An interrupt between two steps: nobody must wait for what never comes.
-        if self.flight is not None or self.lease is not None:
+        try:
+            holds = self.flight is not None or self.lease is not None
+        except AttributeError:  # it came while this was made
+            return
+        if holds:
             self.land(None, failed=True)
 
     @contextmanager
@@ -146,14 +150,15 @@ class Turn:
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
-        flight, self.flight = self.flight, None
-        lease, self.lease = self.lease, None
+        # Neither is forgotten before it is back: `__del__` completes what a signal handler stopped.
         try:
-            if flight is not None:
-                self.flights.leave(flight, Followed(entry, failed))
+            if self.flight is not None:
+                self.flights.leave(self.flight, Followed(entry, failed))
+                self.flight = None
         finally:
-            if lease is not None:
-                self.store.release(lease)
+            if self.lease is not None:
+                self.store.release(self.lease)
+                self.lease = None
 
     def at_once(self, step: Step, play: Callable[[Any, Any], Any]) -> Any:
         """Perform a step that waits for nothing."""
