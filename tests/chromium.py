@@ -183,8 +183,11 @@ def _tab(port: str) -> str:
 
 
 @contextmanager
-def serving(*options: str, **environ: str) -> Iterator[str]:
-    """Run `memoleo serve`, yield the address that it says, and end it by Ctrl-C."""
+def serving(*options: str, complains: bool = False, **environ: str) -> Iterator[str]:
+    """Run `memoleo serve`, yield the address that it says, and end it by Ctrl-C.
+
+    Its stderr stays empty, unless it has a reason to complain: then it has warnings alone.
+    """
     with started(
         [sys.executable, "-m", "memoleo", "serve", "--json", "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -206,5 +209,6 @@ def serving(*options: str, **environ: str) -> Iterator[str]:
             child.terminate()
         _, err = child.communicate(timeout=60)
         if os.name == "posix":
-            said = [line for line in err.splitlines() if not line.startswith("Warning: ")]
-            assert (child.returncode, said) == (0, []), err
+            warnings = [line for line in err.splitlines() if line.startswith("Warning: ")]
+            assert (child.returncode, err.splitlines()) == (0, warnings), err
+            assert bool(warnings) == complains, err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import shutil
 import sqlite3
+import threading
 import time
 import weakref
 from math import inf
@@ -59,6 +61,38 @@ def test_files_of_released_formats_are_read(golden: Path, path: Path) -> None:
     assert backend.clear(tag="Ü") == 10
     assert backend.clear_expired(1_800_000_000.0) == 10
     backend.close()
+
+
+def test_others_go_on_while_an_older_file_is_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that needs another file meanwhile is told so, and doesn't wait for the end of it."""
+    older = tmp_path / "older.db"
+    shutil.copy(DATA / "format2.sqlite", older)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slowly(key: bytes) -> int:
+        inside.set()
+        assert go_on.wait(60)
+        return schema.hash_of.__wrapped__(key)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(schema, "hash_of", functools.wraps(schema.hash_of)(slowly))
+    first, other = SQLiteBackend(older), SQLiteBackend(tmp_path / "other.db")
+    found: list[Entry | None] = []
+    opening = threading.Thread(target=lambda: found.append(first.get(key(7))))
+    opening.start()
+    try:
+        assert inside.wait(60)
+        with pytest.raises(BackendError, match="still opening"):
+            other.get(key(1))
+    finally:
+        go_on.set()
+        opening.join(60)
+    assert [one and one.tokens for one in found] == [7]
+    other.set(key(1), entry(1))
+    assert other.get(key(1)) == entry(1, created=other.get(key(1)).created)  # type: ignore[union-attr]
+    first.close()
+    other.close()
 
 
 def test_there_is_a_golden_file_of_every_format() -> None:

@@ -74,7 +74,10 @@ def test_commands_and_dashboard_on_a_server(tmp_path: Path, server: RedisServer,
     findings = json.loads(memoleo(tmp_path, "doctor", "--cache", patient, "--json").stdout)
     assert findings["problems"] == 0
     assert {"metrics", "store"} <= {each["check"] for each in findings["findings"]}
-    with serving("--cache", patient) as address, httpx.Client(trust_env=False) as client:
+    with (
+        serving("--cache", patient, complains=True) as address,
+        httpx.Client(trust_env=False) as client,
+    ):
         data = client.get(f"{address}data.json")
         assert data.json()["store"]["entries"] == 3
         assert len(data.json()["largest"]) == 3

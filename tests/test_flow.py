@@ -66,12 +66,13 @@ class World:
 
     @property
     def names(self) -> list[str]:
-        return [
-            f"{type(step).__name__}:{step.outcome}"
-            if isinstance(step, Count)
-            else type(step).__name__
-            for step in self.steps
-        ]
+        return [_name(step) for step in self.steps]
+
+
+def _name(step: Any) -> str:
+    if isinstance(step, Count):
+        return f"Count:{step.outcome}"
+    return "Call:miss" if step == Call(missed=True) else type(step).__name__
 
 
 def test_fresh_entry_is_served_without_a_call() -> None:
@@ -85,7 +86,7 @@ def test_expired_entry_is_computed_by_a_leader() -> None:
     """Past its TTL, without stale windows, an entry counts for nothing."""
     world = World(Lead=[Leading()])
     assert world.run(found=entry(age=60.0)).value == "computed"
-    assert world.names == ["Now", "Count:expired", "Lead", "Call", "Save"]
+    assert world.names == ["Now", "Count:expired", "Lead", "Call:miss", "Save"]
     assert world.steps[-1] == Save(Returned("computed", 7.0))
 
 
@@ -125,7 +126,7 @@ def test_failure_is_returned_and_never_saved() -> None:
     error = ValueError("no")
     world = World(Call=[Failed(error)], Lead=[Leading()])
     assert world.run().error is error
-    assert world.names == ["Lead", "Call", "Count:error", "Leave"]
+    assert world.names == ["Lead", "Call:miss", "Count:error", "Leave"]
     assert world.steps[-1] == Leave(None, failed=True)
 
 
@@ -147,28 +148,28 @@ def test_follower_takes_over_from_a_failed_leader() -> None:
     """When the leader leaves nothing, a follower becomes the next leader."""
     world = World(Lead=[Followed(None, True), Leading()])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Lead", "Call", "Save"]
+    assert world.names == ["Lead", "Lead", "Call:miss", "Save"]
 
 
 def test_follower_of_two_failures_computes_by_itself() -> None:
     """A key that fails time and again doesn't make a queue: everybody computes."""
     world = World(Lead=[Followed(None, True), Followed(None, True)])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Lead", "Call", "Save"]
+    assert world.names == ["Lead", "Lead", "Call:miss", "Save"]
 
 
 def test_recursion_computes_alone() -> None:
     """A call inside the computation of its own key doesn't wait for itself."""
     world = World(Lead=[Alone()])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Call", "Save"]
+    assert world.names == ["Lead", "Call:miss", "Save"]
 
 
 def test_refresh_neither_looks_nor_waits() -> None:
     """A refresh computes and replaces, whatever is stored."""
     world = World()
     assert world.run(Intent.REFRESH, found=entry()).value == "computed"
-    assert world.names == ["Call", "Save"]
+    assert world.names == ["Call:miss", "Save"]
 
 
 def test_revalidation_gives_way_to_another() -> None:
@@ -198,7 +199,7 @@ def test_streams_are_not_shared() -> None:
     """An iterator is consumed by its own caller, and stores itself: no flight, no save."""
     world = World()
     assert world.run(streamed=True).value == "computed"
-    assert world.names == ["Call"]
+    assert world.names == ["Call:miss"]
 
 
 @pytest.mark.parametrize(
@@ -221,4 +222,4 @@ def test_follower_of_an_unshared_result_computes_at_once() -> None:
     """A result that is not stored makes no queue of those who want the same."""
     world = World(Lead=[Followed(None)])
     assert world.run().value == "computed"
-    assert world.names == ["Lead", "Call", "Save"]
+    assert world.names == ["Lead", "Call:miss", "Save"]

@@ -115,7 +115,6 @@ class CachedFunction(WrappedCallable[P, R]):
         super().__init__(function, self._stub(function))
         self._keyer = Keyer(self.__wrapped__, type=policy.type, **options)
         self._policy = policy
-        self._keep = policy.keep
         self._tags = tags
         self._cache = cache
         self._attached = _Attached(None, CacheCounters(), None)
@@ -207,7 +206,7 @@ class CachedFunction(WrappedCallable[P, R]):
         compute: partial[Any],
     ) -> Any:
         # What is stale must be found before there is a lead.
-        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._keep:
+        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._policy.keep:
             missed = NOTHING
         return begin(self._job(key, compute, attached), missed)
 

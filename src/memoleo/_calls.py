@@ -15,7 +15,7 @@ from memoleo._entry import Entry
 from memoleo._explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
-from memoleo._reader import NOT_LOOKED, NOTHING, Missed, Streak, memory_lookup, reader, store_lookup
+from memoleo._reader import NOT_LOOKED, Missed, Streak, memory_lookup, reader, store_lookup
 from memoleo._remembered import Remembered, variant_key
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
@@ -192,8 +192,6 @@ class Calls:
         Whoever asks for it runs the function if `Turn.outcome` is `None`, tells `driver` how it
         went, and then concludes the turn.
         """
-        if missed is NOTHING and job.policy.variants == 1:
-            return self.driver.begin(job, Intent.ANSWER, None)
         job = self._variant(job)
         found = self._found(job, missed)
         if found is not None:

@@ -24,14 +24,13 @@ from memoleo.backends._protocol import Backend
 
 __all__ = ["Driver", "background", "conclude"]
 
+_LEADING = Leading()
+
 _PATIENCE = 60.0
 """Seconds that one call waits for another that computes the same key."""
 
 _POLLS = (0.002, 0.05)
 """Seconds between two tries for a lease that another process holds: the first, the longest."""
-
-
-_FIRST = Leading()
 
 _REFRESHES = 8
 """Background refreshes of one cache at a time; a stale entry beyond them is refreshed later."""
@@ -195,7 +194,7 @@ class Driver:
                         break
         flight.lease = turn.lease
         found = self.store.load(turn.job)
-        return _FIRST if found is None else Leading(found)
+        return _LEADING if found is None else Leading(found)
 
     async def _alead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
@@ -236,7 +235,7 @@ class Driver:
         flight.lease = turn.lease
         load = partial(self.store.load, turn.job)
         found = await _in_thread(load) if remote else load()
-        return _FIRST if found is None else Leading(found)
+        return _LEADING if found is None else Leading(found)
 
     def _spawn(self, job: Job) -> None:
         self._refreshing = [thread for thread in self._refreshing if thread.is_alive()]

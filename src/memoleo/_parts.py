@@ -152,7 +152,7 @@ class PartsMaker:
     def make(self, describe: Callable[[], Description]) -> bytes:
         """Return the parts of a key for its entry; empty if they are switched off, or fail."""
         try:
-            level = (_settings.in_force or _settings.current()).explain
+            level = _settings.current().explain
             if level == "off":
                 return b""
             description = describe()
@@ -163,11 +163,10 @@ class PartsMaker:
             # An entry without parts is as good as one with them.
             self._blame(error)
             return b""
-        if self._notes is not None:
-            try:
-                self._note(description.portrait, parts.portrait)
-            except Exception as error:
-                self._blame(error)
+        try:
+            self._note(description.portrait, parts.portrait)
+        except Exception as error:
+            self._blame(error)
         return block
 
     def _blame(self, error: Exception) -> None:

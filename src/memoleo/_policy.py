@@ -49,6 +49,11 @@ class Policy(msgspec.Struct, frozen=True):
         what of a result is compared when it is computed again; `None` for all of it
     repeatable
         whether a call may be made again only to compare its result
+
+    Attributes
+    ----------
+    keep
+        how many seconds past its TTL an entry can be of use
     """
 
     type: str = "default"
@@ -66,10 +71,12 @@ class Policy(msgspec.Struct, frozen=True):
     essence: Callable[[Any], Any] | None = None
     repeatable: bool = True
 
-    @property
-    def keep(self) -> float:
-        """How many seconds past its TTL an entry can be of use."""
-        return max(self.stale_while_revalidate, self.stale_if_error)
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Worked out once: every entry that is stored carries it.
+        keep = max(self.stale_while_revalidate, self.stale_if_error)
+        msgspec.structs.force_setattr(self, "keep", keep)
 
 
 def _is_unicode(text: str) -> bool:
@@ -135,17 +142,10 @@ class Freshness(msgspec.Struct, frozen=True):
         seconds for which it is fresh
     policy
         the windows in which it is served stale
-    keep
-        seconds past its TTL in which it can be of use; the policy's
     """
 
     ttl: float
     policy: Policy
-    keep: float = 0.0
-
-    def __post_init__(self) -> None:
-        # Worked out once for all calls of a function: every stored entry carries it.
-        msgspec.structs.force_setattr(self, "keep", self.policy.keep)
 
     def fresh(self, created: float, now: float) -> bool:
         """Whether an entry is fresh.

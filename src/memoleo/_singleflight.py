@@ -44,7 +44,7 @@ class Flight:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody computes the key any more: a task whose loop was closed never comes back."""
+        """Whether nobody computes the key any more; a task of a closed loop never comes back."""
         return self.outcome is not None or (self.loop is not None and self.loop.is_closed())
 
     @property

@@ -217,7 +217,7 @@ class Store:
             job.codec.name,
             self.clock(),
             job.freshness.ttl,
-            job.freshness.keep,
+            policy.keep,
             policy.type,
             tags,
             result.ms,

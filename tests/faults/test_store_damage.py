@@ -77,7 +77,6 @@ def test_a_file_cut_short_while_it_is_open(tmp_path: Path, length: int, logged: 
     code = f"""
 import os, time
 from memoleo._entry import Entry
-from memoleo.backends._sqlite_schema import hash_of
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.errors import BackendError
 path = {str(tmp_path / "store.db")!r}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from memoleo.backends.tiered import TieredBackend
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 KEY = b"k" * 32
+DATA = Path(__file__).parent.parent / "data"
 
 PROLOGUE = """
 import atexit, os, signal, sys, threading, time
@@ -187,6 +189,45 @@ SQLiteBackend(path).set(sys.argv[1].encode() + str(os.getpid()).encode(), entry(
         backend = SQLiteBackend(path)
         assert backend.stats().entries == 6
         backend.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("name", ["format1", "format2"])
+def test_an_older_file_is_rewritten_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    """Processes that are killed while they rewrite it lose nothing; those that race all read it."""
+    path = tmp_path / "store.db"
+    shutil.copy(DATA / f"{name}.sqlite", path)
+    opener = """
+from memoleo.backends import _sqlite_schema as schema
+original, seen = schema.hash_of, []
+def killing(key):
+    seen.append(key)
+    if len(seen) == int(sys.stdin.readline()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(key)
+schema.hash_of = killing
+SQLiteBackend(path).get(KEY)
+"""
+    for row in (1, 10, 20):
+        victim = start(opener, path)
+        _, errors = victim.communicate(f"{row}\n" * 20, timeout=60)
+        assert victim.returncode == -signal.SIGKILL, errors
+    reader = """
+sys.stdin.readline()
+backend = SQLiteBackend(path)
+print(patiently(backend.get, (7).to_bytes(32, "big")).tokens, backend.stats().entries)
+"""
+    racing = [start(reader, path) for _ in range(4)]
+    for process in racing:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [finish(process) for process in racing] == ["7 20\n"] * 4
+    backend = SQLiteBackend(path)
+    assert backend.check()["intact"]
+    assert backend.clear(tag="Ü") == 10
+    assert backend.stats().entries == 10
+    backend.close()
 
 
 def test_a_lease_dies_with_its_owner(tmp_path: Path) -> None:

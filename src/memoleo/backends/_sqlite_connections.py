@@ -42,9 +42,11 @@ _MAPPED = 1024**3
 _WAL_KEPT = 16 * 1024**2
 _REFUSED = 0.25
 _FORK_PATIENCE = 1.0
+_TURN = 2.0
 
 # Opening takes locks inside SQLite that no connection stands for yet. One at a time in a process,
-# and none during a fork; re-entrant, since every backend asks for it before a fork.
+# and none during a fork; re-entrant, since every backend asks for it before a fork. Nobody waits
+# for it for long: a file of an older format is rewritten when it is opened.
 _opening = threading.RLock()
 
 
@@ -158,11 +160,7 @@ class Connections:
         """
         link: Link | None = getattr(self.local, "link", None)
         if link is None or link.raw is None:
-            with _opening:
-                link = self._open_soon()
-            with self._lock:
-                self._links.add(link)
-            self.local.link = link
+            link = self.local.link = self.spare()
         return link
 
     def spare(self) -> Link:
@@ -173,8 +171,13 @@ class Connections:
         BackendError, sqlite3.Error
             the file can't be opened
         """
-        with _opening:
+        turn = _opening
+        if not turn.acquire(timeout=_TURN):
+            raise BackendError(f"{self.path}: another thread is still opening a file")
+        try:
             link = self._open_soon()
+        finally:
+            turn.release()
         with self._lock:
             self._links.add(link)
         return link

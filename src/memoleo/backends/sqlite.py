@@ -144,7 +144,7 @@ class SQLiteBackend:
             return
         created = entry.created
         expires = created + entry.ttl + entry.keep
-        row = (_hash(key) >> 1, key, entry.type, entry.label, created, expires, _time(), block)
+        row = (hash_of(key), key, entry.type, entry.label, created, expires, _time(), block)
         room = self._room
         if entry.tags or not self._add(row):
             self._replace(key, entry, row)

@@ -90,6 +90,19 @@ def commands() -> None:
     """Look at and look after what memoleo has cached."""
 
 
+class _ToStderr(logging.Handler):
+    """Says what a program would find in its log, such as that a damaged file was put aside."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            click.echo(f"Warning: {record.getMessage()}", err=True)
+        except Exception:
+            self.handleError(record)
+
+
+_warnings = _ToStderr(logging.WARNING)
+
+
 def status_of(args: Sequence[str] | None) -> int:
     """Run a command, say what went wrong if anything does, and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -123,13 +136,3 @@ def status_of(args: Sequence[str] | None) -> int:
         return FAILED
     finally:
         logger.removeHandler(_warnings)
-
-
-class _ToStderr(logging.Handler):
-    """Says what a program would find in its log, such as that a damaged file was put aside."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"Warning: {record.getMessage()}", err=True)
-
-
-_warnings = _ToStderr(logging.WARNING)

@@ -40,9 +40,10 @@ class AutoCodec:
         """
         try:
             try:
-                payload = encode_plain(value) if is_plain(value) else _tagged(value, False)
+                payload = encode_plain(value) if is_plain(value) else _tagged(value)
             except (OverflowError, UnicodeEncodeError):
-                payload = _tagged(value, True)
+                # An integer beyond MessagePack's, or half of a surrogate pair.
+                payload = _tagged(value)
             if len(payload) < _LARGE:
                 return payload
             packed = _packing()[0](payload)
@@ -70,8 +71,8 @@ class AutoCodec:
             raise CodecError(f"the payload can't be read: {error!r}") from error
 
 
-def _tagged(value: Any, careful: bool) -> bytes:
-    return _TAGGED + _exact()[0](value, careful)
+def _tagged(value: Any) -> bytes:
+    return _TAGGED + _exact()[0](value)
 
 
 def _decode_framed(payload: memoryview) -> Any:
@@ -85,7 +86,7 @@ def _decode_framed(payload: memoryview) -> Any:
 
 
 @cache
-def _exact() -> tuple[Callable[[Any, bool], bytes], Callable[[memoryview], Any]]:
+def _exact() -> tuple[Callable[[Any], bytes], Callable[[memoryview], Any]]:
     # It imports much of the standard library, which a program of plain data never needs.
     from memoleo.codecs._tagged import decode_tagged, encode_tagged
 
