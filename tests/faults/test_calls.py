@@ -415,6 +415,102 @@ def test_fork_while_another_thread_imports(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+FORKING_TOGETHER = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")
+sys.setswitchinterval(1000)  # a thread goes on until it waits for something
+from memoleo import Cache, content_cached
+
+@content_cached(cache=Cache("sqlite:///" + sys.argv[1]))
+def double(x):
+    return 2 * x
+
+inside, forking = threading.Event(), threading.Barrier(3)
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "memoleo.keys._source":
+            inside.set()
+            forking.wait(30)
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if double(1) == 2 else 1)
+    statuses.append(os.waitpid(child, 0)[1])
+
+statuses = []
+sys.meta_path.insert(0, Slow())
+first = threading.Thread(target=double, args=(1,))
+first.start()
+inside.wait(30)
+os.register_at_fork(before=lambda: forking.wait(30))
+threads = [first, *(threading.Thread(target=fork) for _ in range(2))]
+for thread in threads[1:]:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(statuses, double(1))
+"""
+
+FORKING_IMPATIENTLY = """
+import os, signal, threading, warnings
+warnings.simplefilter("ignore")
+at_the_fork, forked = threading.Event(), threading.Event()
+
+def before():
+    if threading.current_thread() is slow:
+        at_the_fork.set()
+        forked.wait(30)
+
+os.register_at_fork(before=before)  # ahead of memoleo's, so called after it
+from memoleo import _importing
+_importing._PATIENCE = 0.05
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with _importing.importing:
+            os._exit(0)
+    statuses.append(os.waitpid(child, 0)[1])
+
+statuses = []
+slow, hasty = threading.Thread(target=fork), threading.Thread(target=fork)
+slow.start()
+at_the_fork.wait(30)
+hasty.start()
+hasty.join()
+forked.set()
+slow.join()
+signal.alarm(20)
+with _importing.importing:
+    print(statuses)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_two_forks_while_another_thread_imports(tmp_path: Path) -> None:
+    """Both wait for the import: their children, and the parent, go on with what it brought."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_TOGETHER, str(tmp_path / "cache.db")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("[0, 0] 2\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_fork_that_waits_no_longer_for_another() -> None:
+    """One that gave up waiting opens no lock of the other's, which opens its own in the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_IMPATIENTLY], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 0]\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_fork_while_another_thread_is_inside(tmp_path: Path) -> None:
     """Children made in the middle of calls and writes neither hang nor answer wrongly."""
