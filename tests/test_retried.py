@@ -14,8 +14,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 import weakref
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -27,6 +29,7 @@ from memoleo._retrying import Failure, Retry, Stop, make_policy, retrying
 from memoleo._timed import timed
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
+from memoleo.testing import FakeClock
 from memoleo.testing._waiting import no_waiting
 
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -639,6 +642,97 @@ class TestAsync:
         assert inspect.iscoroutinefunction(work)
         assert asyncio.run(work(5)) == 5
         assert waits == [0.1, 0.3]
+
+    @pytest.mark.parametrize("kind", ["lambda", "partial", "object"])
+    def test_what_only_returns_a_coroutine(self, waits, kind):
+        """It is retried all the same, when what it returned fails, and with the same arguments."""
+        errors = [ConnectionError(), ConnectionError(), ConnectionError()]
+
+        async def fetch(x, *, y):
+            if errors:
+                raise errors.pop()
+            return x + y
+
+        def begin(x, *, y):
+            if len(errors) == 3:
+                raise errors.pop()
+            return fetch(x, y=y)
+
+        class Client:
+            def __call__(self, x, *, y):
+                return begin(x, y=y)
+
+        made = {"lambda": lambda x, *, y: begin(x, y=y), "partial": partial(begin),
+                "object": Client()}[kind]  # fmt: skip
+        work = retried(attempts=4, jitter=False)(made)
+        assert asyncio.run(work(5, y=1)) == 6
+        assert waits == [0.1, 0.3, 0.9]
+
+    @pytest.mark.parametrize("end", ["closed", "cancelled"])
+    def test_a_returned_coroutine_that_never_runs(self, end):
+        """Whoever closes it, or cancels its task before it starts, is not warned of another one."""
+
+        async def fetch():
+            raise AssertionError
+
+        async def main():
+            made = retried(lambda: fetch())()
+            if end == "closed":
+                made.close()
+                return
+            task = asyncio.ensure_future(made)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            asyncio.run(main())
+            gc.collect()
+        assert warned == []
+
+    def test_a_returned_coroutine_that_nobody_awaits(self):
+        """Python warns once, of the coroutine that the function returned."""
+
+        async def fetch():
+            raise AssertionError
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            retried(lambda: fetch())()
+            gc.collect()
+        [warning] = warned
+        assert "fetch' was never awaited" in str(warning.message)
+
+    def test_a_returned_coroutine_that_is_awaited_later(self):
+        """Its deadline counts from then, and the call that awaits it is the one around it."""
+        calls = []
+
+        async def fetch():
+            calls.append(1)
+            raise ConnectionError
+
+        clock = FakeClock()
+        with no_waiting(clock) as waits:
+            made = retried(jitter=False, deadline=10)(lambda: fetch())()
+            clock.advance(60.0)
+
+            @retried
+            async def work():
+                return await made
+
+            with pytest.raises(ConnectionError):
+                asyncio.run(work())
+        assert (len(calls), waits) == (3, [0.1, 0.3])
+
+    def test_a_future_is_an_answer(self, waits):
+        """What else can be awaited comes back as the function returned it."""
+
+        async def main():
+            future = asyncio.get_running_loop().create_future()
+            assert retried(lambda: future)() is future
+
+        asyncio.run(main())
 
     def test_cancelled_in_the_call(self, waits):
         """Cancellation of a running attempt passes through, and nothing is tried again."""

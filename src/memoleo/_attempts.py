@@ -77,6 +77,13 @@ class Attempts:
         self.pausing = _pausing.current()
         self.started = self.pausing.elapsed()
 
+    def resumed(self) -> Attempts:
+        """Go on where a coroutine is awaited, which may be later and inside of another call."""
+        self.outer = _around.get()
+        if self.head is None:
+            self.started = self.pausing.elapsed()
+        return self
+
     def begin(self) -> None:
         """Note that an attempt begins."""
         self.attempt = _Attempt()

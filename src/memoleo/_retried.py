@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Protocol, TypeVar, overload
 
 from memoleo._attempts import Attempts, Tally
@@ -64,8 +65,10 @@ def retried(
 
     The last error is raised as it is, with the number of attempts in its notes. Cancellation is
     never retried, and ends a wait. A generator is started again only while it has yielded
-    nothing. If a retried function calls another one, an error that the inner one has given up
-    on passes through the outer one, so that attempts don't multiply.
+    nothing. A coroutine that a plain function returns, such as a lambda, is retried when it is
+    awaited; a future, or any other object, is an answer as it is. If a retried function calls
+    another one, an error that the inner one has given up on passes through the outer one, so that
+    attempts don't multiply.
 
     Parameters
     ----------
@@ -125,6 +128,11 @@ def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callab
             call.begin()
             try:
                 result = func(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    # No coroutine function, but as good as one: a lambda that calls one, say.
+                    again = _async(_Begun(func, result), policy, tally, call)(*args, **kwargs)
+                    again.__name__, again.__qualname__ = result.__name__, result.__qualname__
+                    return again
                 if call.taken:
                     call.succeeded()
                 return result
@@ -138,9 +146,27 @@ def _sync(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callab
     return wrapper
 
 
-def _async(func: Callable[..., Any], policy: RetryPolicy, tally: Tally) -> Callable[..., Any]:
+class _Begun:
+    """A function whose first call was made already. Its coroutine is closed if nobody takes it."""
+
+    def __init__(self, func: Callable[..., Any], coroutine: CoroutineType[Any, Any, Any]) -> None:
+        self._func = func
+        self._coroutine: CoroutineType[Any, Any, Any] | None = coroutine
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        coroutine, self._coroutine = self._coroutine, None
+        return self._func(*args, **kwargs) if coroutine is None else coroutine
+
+    def __del__(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+
+def _async(
+    func: Callable[..., Any], policy: RetryPolicy, tally: Tally, begun: Attempts | None = None
+) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = Attempts(policy, tally)
+        call = Attempts(policy, tally) if begun is None else begun.resumed()
         while True:
             call.begin()
             try:

@@ -36,7 +36,8 @@ def timed(operation: Any = None, *, metrics: Metrics | None = None) -> Any:
     A call that raises counts as an error, and its latency is kept apart. A call that is stopped
     from outside (a cancelled task, Ctrl-C, a generator that its consumer abandons) counts as
     cancelled, neither as success nor as error. A generator's latency lasts from the first item
-    asked for until it is exhausted, its consumer's time included.
+    asked for until it is exhausted, its consumer's time included. Where a plain function, such as a
+    lambda, returns a coroutine, the call ends there, before the coroutine has run.
 
     Parameters
     ----------
