@@ -13,6 +13,7 @@ import socket
 import threading
 from email.utils import formatdate
 
+import httpcore
 import httpx
 import pytest
 from https_server import CountingApp, names_on_loopback, serving
@@ -23,6 +24,7 @@ from memoleo.config import Networking, Settings
 from memoleo.errors import CircuitOpenError, ConfigError
 from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_async_client
 from memoleo.http import _shared as shared
+from memoleo.http._sockets import Sockets
 from memoleo.metrics import get_metrics
 from memoleo.testing import no_waiting
 
@@ -589,6 +591,89 @@ class TestLoops:
 
         for turns in range(16):
             asyncio.run(main(turns))
+
+    @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+    @pytest.mark.parametrize("found", ["streams", "no pool", "no backend", "fixed backend"])
+    def test_sockets_that_cannot_be_followed(self, tls, found, no_leaks):
+        """Another httpcore may keep its sockets elsewhere, or let nobody touch them: it works."""
+
+        class Stream:
+            __slots__ = ("_stream",)
+
+            def __init__(self, stream):
+                self._stream = stream
+
+            read = property(lambda self: self._stream.read)
+            write = property(lambda self: self._stream.write)
+            aclose = property(lambda self: self._stream.aclose)
+            get_extra_info = property(lambda self: self._stream.get_extra_info)
+
+            if tls:
+
+                async def start_tls(self, *args, **kwargs):
+                    return Stream(await self._stream.start_tls(*args, **kwargs))
+
+        class Backend(httpcore.AnyIOBackend):
+            async def connect_tcp(self, *args, **kwargs):
+                return Stream(await super().connect_tcp(*args, **kwargs))
+
+        class Pool:
+            _network_backend = None
+
+        class FixedPool:
+            _network_backend = property(lambda self: Backend())
+
+        class Transport(httpx.AsyncBaseTransport):
+            def __init__(self, verify):
+                self._inner = httpx.AsyncHTTPTransport(verify=verify)
+                if found != "no pool":
+                    self._pool = Pool() if found == "no backend" else FixedPool()
+
+            async def handle_async_request(self, request):
+                return await self._inner.handle_async_request(request)
+
+            async def aclose(self):
+                await self._inner.aclose()
+
+        with serving(CountingApp(), tls=tls) as (scheme, port, verify):
+
+            async def main():
+                if found == "streams":
+                    transport = httpx.AsyncHTTPTransport(verify=verify)
+                    transport._pool._network_backend = Backend()
+                else:
+                    transport = Transport(verify)
+                async with client(transport=transport) as made:
+                    assert (await made.get(f"{scheme}://127.0.0.1:{port}/")).text == "song"
+                    if found == "no backend":
+                        assert transport._pool._network_backend is None
+
+            asyncio.run(main())
+
+    async def test_what_else_a_backend_can_do(self):
+        """Arguments and methods that another httpcore has reach its backend."""
+        asked = []
+
+        class Backend(httpcore.AnyIOBackend):
+            async def connect_tcp(self, host, port, *, happily):
+                asked.append((host, port, happily))
+                return await super().connect_tcp(host, port)
+
+            async def connect_elsewhere(self):
+                asked.append("elsewhere")
+
+        async with scripted() as (_, url), httpx.AsyncHTTPTransport() as transport:
+            transport._pool._network_backend = Backend()
+            sockets = Sockets()
+            sockets.watch(transport)
+            backend = transport._pool._network_backend
+            port = httpx.URL(url).port
+            await backend.connect_tcp("127.0.0.1", port, happily=True)
+            await backend.connect_elsewhere()
+            await backend.sleep(0)
+            assert asked == [("127.0.0.1", port, True), "elsewhere"]
+            assert open_sockets(port)
+            await sockets.close()
 
     def test_forgotten_clients_close_their_connections(self, no_leaks):
         """A client that goes without being closed takes its sockets along."""

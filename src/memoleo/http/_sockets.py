@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 import anyio
@@ -21,7 +21,11 @@ __all__ = ["Sockets"]
 
 
 class Sockets:
-    """What a transport of httpx has open. One that has no pool of httpcore's is left alone."""
+    """What a transport of httpx has open.
+
+    httpx has no public way to its sockets, so this looks where they are today. What is not there,
+    or can't be followed, is left alone: it works as it would without this.
+    """
 
     def __init__(self) -> None:
         self._streams: set[httpcore.AsyncNetworkStream] = set()
@@ -31,8 +35,9 @@ class Sockets:
         """Take note of each socket that a transport opens from now on."""
         pool: Any = getattr(transport, "_pool", None)
         backend = getattr(pool, "_network_backend", None)
-        if isinstance(backend, httpcore.AsyncNetworkBackend):
-            pool._network_backend = _Watching(backend, self)
+        if hasattr(backend, "connect_tcp"):
+            with contextlib.suppress(AttributeError):
+                pool._network_backend = _Watching(backend, self)
 
     async def close(self) -> None:
         """Close those that are open still; one that opens later is closed at once."""
@@ -43,9 +48,10 @@ class Sockets:
 
     def opened(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
         """Note a stream until it is closed, or becomes another one by its handshake."""
-        self._streams.add(stream)
-        # Set on the stream itself: another one around it would cost at every read.
-        aclose, start_tls = stream.aclose, stream.start_tls
+        try:
+            aclose, start_tls = stream.aclose, stream.start_tls
+        except AttributeError:
+            return stream
 
         async def close() -> None:
             self._streams.discard(stream)
@@ -61,34 +67,31 @@ class Sockets:
             self._streams.discard(stream)
             return self.opened(inner)
 
-        stream.aclose = close  # type: ignore[method-assign]
-        stream.start_tls = shake_hands  # type: ignore[method-assign]
+        # Set on the stream itself: another one around it would cost at every read.
+        try:
+            stream.aclose = close  # type: ignore[method-assign]
+            stream.start_tls = shake_hands  # type: ignore[method-assign]
+        except AttributeError:
+            return stream
+        self._streams.add(stream)
         return stream
 
 
-class _Watching(httpcore.AsyncNetworkBackend):
-    def __init__(self, backend: httpcore.AsyncNetworkBackend, sockets: Sockets) -> None:
+class _Watching:
+    """A backend of httpcore in every respect; what it connects is noted."""
+
+    def __init__(self, backend: Any, sockets: Sockets) -> None:
         self._backend = backend
         self._sockets = sockets
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return await self._connected(
-            self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return await self._connected(
-            self._backend.connect_unix_socket(path, timeout, socket_options)
-        )
+    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return await self._connected(self._backend.connect_tcp(*args, **kwargs))
+
+    async def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return await self._connected(self._backend.connect_unix_socket(*args, **kwargs))
 
     async def _connected(
         self, connecting: Coroutine[Any, Any, httpcore.AsyncNetworkStream]
@@ -107,6 +110,3 @@ class _Watching(httpcore.AsyncNetworkBackend):
                 with anyio.CancelScope(shield=True):
                     await late.aclose()
             raise
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
