@@ -9,9 +9,10 @@ import threading
 import httpx
 import pytest
 
-from memoleo import _retry_budget
+from memoleo import _retry_budget, _settings
 from memoleo._retried import retried
 from memoleo._retry_budget import BURST, PER_SECOND, RetryBudget
+from memoleo.http import AsyncNetworkClient, Breakers
 from memoleo.testing import FakeClock, no_waiting
 
 
@@ -103,6 +104,76 @@ def test_a_broken_host_meets_no_storm(kind):
         clock.advance(1.5 / PER_SECOND)
         run("a.example")
         assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["sync", "network client"])
+def test_the_settings_say_how_much(monkeypatch, kind):
+    """`retry_budget` and `retry_budget_per_second` hold from the next retry on, for every host."""
+    calls = []
+
+    @retried
+    def fetch():
+        calls.append(1)
+        raise broken("a.example")
+
+    class Down(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            calls.append(1)
+            raise httpx.ConnectError("down", request=request)
+
+    async def get():
+        async with AsyncNetworkClient(transport=Down(), breakers=Breakers()) as client:
+            await client.get("https://a.example")
+
+    def run():
+        calls.clear()
+        with pytest.raises(httpx.ConnectError):
+            fetch() if kind == "sync" else asyncio.run(get())
+        return len(calls)
+
+    def settings(**environment):
+        for key, value in environment.items():
+            monkeypatch.setenv(f"MEMOLEO_NETWORKING__{key}", value)
+        _settings.use(None)
+
+    before = _settings.use(None)
+    clock = FakeClock()
+    try:
+        with no_waiting(clock, passes=False):
+            assert run() == 3
+            settings(RETRY_BUDGET="3", RETRY_BUDGET_PER_SECOND="0.5")
+            assert [run(), run()] == [3, 2]
+            clock.advance(2.0)
+            assert [run(), run()] == [2, 1]
+            clock.advance(1000.0)
+            assert [run(), run()] == [3, 2]
+            settings(RETRY_BUDGET="0")
+            clock.advance(1000.0)
+            assert run() == 1
+    finally:
+        _settings.use(before)
+
+
+def test_a_larger_budget_is_full_at_first():
+    """A host that is met for the first time has all of it."""
+    assert RetryBudget(burst=2 * BURST).left("a.example", 0.0) == 2 * BURST
+
+
+def test_settings_that_cannot_be_read_hide_no_error(monkeypatch):
+    """The call fails with its own error, after its retries."""
+    monkeypatch.setenv("MEMOLEO_NETWORKING__RETRY_BUDGET", "many")
+    before = _settings.use(None)
+
+    @retried
+    def work():
+        raise broken("a.example")
+
+    try:
+        with no_waiting() as waits, pytest.raises(httpx.ConnectError):
+            work()
+    finally:
+        _settings.use(before)
+    assert len(waits) == 2
 
 
 def test_a_success_gives_back_what_it_took():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from memoleo import _pausing
+from memoleo import _pausing, _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._notes import add_note
+from memoleo._retry_budget import RetryBudget
 from memoleo._retrying import Failure, Retry, RetryPolicy, Stop, Take, retrying
 from memoleo.metrics._metrics import OperationStats, get_metrics
 
@@ -106,7 +108,7 @@ class Attempts:
         try:
             step = self.head.send(failure)
             while isinstance(step, Take):
-                taken = self.pausing.budget.take(step.host, self.pausing.elapsed())
+                taken = self._budget().take(step.host, self.pausing.elapsed())
                 if taken:
                     self.taken.append(step.host)
                 step = self.head.send(taken)
@@ -128,7 +130,16 @@ class Attempts:
     def succeeded(self) -> None:
         """Give back what its retries took of the budgets."""
         for host in self.taken:
-            self.pausing.budget.give_back(host, 1, self.pausing.elapsed())
+            self._budget().give_back(host, 1, self.pausing.elapsed())
+
+    def _budget(self) -> RetryBudget:
+        budget = self.pausing.budget
+        # Settings that can't be read are said by whatever needs them; a retry goes on without.
+        with suppress(Exception):
+            network = _settings.current().networking
+            budget.burst = network.retry_budget
+            budget.per_second = network.retry_budget_per_second
+        return budget
 
     def _give_up(self, error: Exception, stop: Stop, handled: bool) -> None:
         if stop.gave_up and self.outer is not None:

@@ -197,6 +197,8 @@ KEYS: dict[str, dict[str, Kind]] = {
         "timeout_read": SECONDS,
         "retry_attempts": _at_least(1),
         "retry_backoff_ms": DELAYS,
+        "retry_budget": _at_least(0),
+        "retry_budget_per_second": NUMBER,
         "breaker_failures": _at_least(1),
         "breaker_open_for": SECONDS,
         "breaker_probes": _at_least(1),

@@ -1,7 +1,7 @@
 """How many retries a host gets: a token bucket each, so that a broken host meets no storm.
 
-A retry takes a token. A bucket holds `BURST` of them, fills by `PER_SECOND`, and gets back what a
-call took that succeeded in the end. Where it is empty, errors are final at once.
+A retry takes a token. A bucket holds so many of them, fills by so many a second, and gets back what
+a call took that succeeded in the end. Where it is empty, errors are final at once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ _HOSTS = 1024
 class RetryBudget:
     """The buckets of all hosts, from any thread or task. One met for the first time has it full.
 
-    No clock of its own: whoever calls says what time it is, on a clock that nobody sets.
+    No clock of its own: whoever calls says what time it is, on a clock that nobody sets. Its
+    numbers may be set at any time, and hold for every bucket from then on.
+
+    Parameters
+    ----------
+    burst
+        the tokens that a bucket holds
+    per_second
+        those that it gets back each second
     """
 
-    def __init__(self) -> None:
+    def __init__(self, burst: int = BURST, per_second: float = PER_SECOND) -> None:
+        self.burst = burst
+        self.per_second = per_second
         self._buckets: dict[str, tuple[float, float]] = {}
         self._after_fork()
         renew_after_fork(self)
@@ -51,7 +61,7 @@ class RetryBudget:
     def give_back(self, host: str, tokens: int, now: float) -> None:
         """Return what a call took that succeeded."""
         with self._lock:
-            self._buckets[host] = (min(self._fill(host, now) + tokens, BURST), now)
+            self._buckets[host] = (min(self._fill(host, now) + tokens, self.burst), now)
 
     def left(self, host: str, now: float) -> float:
         """Return the tokens that a host has."""
@@ -62,8 +72,8 @@ class RetryBudget:
 
     def _fill(self, host: str, now: float) -> float:
         """Return the tokens at `now`; the host has to be put back, as the one used last."""
-        tokens, since = self._buckets.pop(host, (float(BURST), now))
+        tokens, since = self._buckets.pop(host, (float(self.burst), now))
         if len(self._buckets) >= _HOSTS:
             del self._buckets[next(iter(self._buckets))]
         # A clock that was replaced in between may be behind.
-        return min(tokens + max(now - since, 0.0) * PER_SECOND, BURST)
+        return min(tokens + max(now - since, 0.0) * self.per_second, self.burst)

@@ -23,6 +23,7 @@ from memoleo._config_files import (
     sqlite_url,
 )
 from memoleo._config_keys import ALIASES, KEYS, TABLES, kind_of
+from memoleo._retry_budget import BURST, PER_SECOND
 from memoleo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
         calls in all, the first one included
     retry_backoff_ms
         waits between them, in milliseconds
+    retry_budget
+        retries that a host gets in a burst; with 0 no failure of a host is tried again
+    retry_budget_per_second
+        how many of them come back each second
     breaker_failures
         failures in a row after which a host's circuit opens
     breaker_open_for
@@ -99,6 +104,8 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
     timeout_read: float = 180.0
     retry_attempts: int = 3
     retry_backoff_ms: tuple[float, ...] = (100.0, 300.0, 900.0)
+    retry_budget: int = BURST
+    retry_budget_per_second: float = PER_SECOND
     breaker_failures: int = 5
     breaker_open_for: float = 30.0
     breaker_probes: int = 1
