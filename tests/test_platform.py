@@ -16,22 +16,25 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX")
 
 
 def test_one_byte_has_one_holder(tmp_path: Path) -> None:
-    """A byte is locked once in a process, freed by its own token only, and then free again."""
+    """A byte is locked once in a process, freed by its own lock only, and then free again."""
     file = _platform.open_lock_file(str(tmp_path / "x.lock"))
     same = _platform.open_lock_file(str(tmp_path / "x.lock"))
     assert file is same
     offset = _platform.SLOTS - 1
-    token = file.acquire(offset)
-    assert token is not None
+    lock = file.acquire(offset)
+    assert lock is not None
     assert same.acquire(offset) is None
-    file.release(offset, object())
-    assert same.acquire(offset) is None
-    file.release(offset, token)
+    lock.release()
     again = same.acquire(offset)
     assert again is not None
+    lock.release()
+    assert file.acquire(offset) is None
+    del again
+    last = file.acquire(offset)
+    assert last is not None
     file.close()
     same.close()
-    same.release(offset, again)
+    last.release()
     assert same.descriptor == -1
 
 
@@ -48,10 +51,10 @@ def test_another_process_sees_the_lock(tmp_path: Path) -> None:
         return answer.stdout != "None\n"
 
     file = _platform.open_lock_file(path)
-    token = file.acquire(5)
-    assert token is not None
+    lock = file.acquire(5)
+    assert lock is not None
     assert not ask()
-    file.release(5, token)
+    lock.release()
     assert ask()
     file.close()
 

@@ -17,6 +17,7 @@ from typing import (
 )
 
 import msgspec
+from msgspec.structs import replace
 
 from memoleo import _default, _settings, _switch
 from memoleo._cache import Cache
@@ -164,7 +165,7 @@ class CachedFunction(WrappedCallable[P, R]):
         except TypeError:
             # The arguments don't fit: the function itself says so best.
             return None
-        job = self._job(key, partial(self.__wrapped__, *args, **kwargs))
+        job = self._job(key, partial(self.__wrapped__, *args, **kwargs), self._at())
         if not self._attached.compiled:
             self._attached.compiled = True
             if not self._streamed and job.freshness.ttl > 0:
@@ -226,10 +227,10 @@ class CachedFunction(WrappedCallable[P, R]):
         return attached
 
     def _job_of(self, args: Any, kwargs: Any) -> Job:
-        return self._job(self._keyer.key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
+        compute = partial(self.__wrapped__, *args, **kwargs)
+        return self._job(self._keyer.key(args, kwargs), compute, self._at())
 
-    def _job(self, key: bytes, compute: partial[Any], at: _Attached | None = None) -> Job:
-        attached: _Attached = at or self._at()
+    def _job(self, key: bytes, compute: partial[Any], attached: _Attached) -> Job:
         alike = attached.job
         if alike is None:
             calls = attached.cache.calls  # type: ignore[union-attr]
@@ -237,18 +238,11 @@ class CachedFunction(WrappedCallable[P, R]):
                 b"", self._policy, _nothing, counters=attached.counters, streamed=self._streamed
             )
         args, kwargs = compute.args, compute.keywords
-        return Job(
-            key,
-            alike.policy,
-            alike.freshness,
-            alike.codec,
-            alike.counters,
-            compute,
-            None if self._tags is None else partial(self._tagged, args, kwargs),
-            alike.streamed,
-            None,
-            partial(self._keyer.describe, args, kwargs, key),
-        )
+        describe = partial(self._keyer.describe, args, kwargs, key)
+        if self._tags is None:
+            return replace(alike, key=key, compute=compute, describe=describe)
+        tags = partial(self._tagged, args, kwargs)
+        return replace(alike, key=key, compute=compute, describe=describe, tags=tags)
 
     def _tagged(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Iterable[str]:
         assert self._tags is not None

@@ -15,7 +15,7 @@ from memoleo._entry import Entry
 from memoleo._explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
-from memoleo._reader import NOT_LOOKED, Missed, Streak, memory_lookup, reader, store_lookup
+from memoleo._reader import NOT_LOOKED, NOTHING, Missed, Streak, memory_lookup, reader, store_lookup
 from memoleo._remembered import Remembered, variant_key
 from memoleo._steps import Returned
 from memoleo._store import Job, Store
@@ -167,7 +167,8 @@ class Calls:
         intent = self._intent(job, intent)
         if intent is None:
             return job.compute()
-        job = self._variant(job)
+        if job.policy.variants != 1:
+            job = self._variant(job)
         found = None if intent is Intent.REFRESH else self._found(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=False)
@@ -180,7 +181,8 @@ class Calls:
         intent = self._intent(job, intent)
         if intent is None:
             return await job.compute()
-        job = self._variant(job)
+        if job.policy.variants != 1:
+            job = self._variant(job)
         found = None if intent is Intent.REFRESH else await self._afound(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=True)
@@ -192,16 +194,18 @@ class Calls:
         Whoever asks for it runs the function if `Turn.outcome` is `None`, tells `driver` how it
         went, and then concludes the turn.
         """
-        job = self._variant(job)
-        found = self._found(job, missed)
+        if job.policy.variants != 1:
+            job = self._variant(job)
+        found = None if missed is NOTHING else self._found(job, missed)
         if found is not None:
             self.verifier.consider(job, found, in_loop=False)
         return self.driver.begin(job, Intent.ANSWER, found)
 
     async def abegin(self, job: Job, missed: Missed) -> Turn:
         """Do what `begin` does, for a function that is awaited."""
-        job = self._variant(job)
-        found = await self._afound(job, missed)
+        if job.policy.variants != 1:
+            job = self._variant(job)
+        found = None if missed is NOTHING else await self._afound(job, missed)
         if found is not None:
             self.verifier.consider(job, found, in_loop=True)
         return await self.driver.abegin(job, Intent.ANSWER, found)
@@ -274,8 +278,5 @@ class Calls:
         return _INTENTS.get(mode.get()) if asked is None else asked
 
     def _variant(self, job: Job) -> Job:
-        variants = job.policy.variants
-        if variants == 1:
-            return job
-        turn = self._remembered.turn(job.key, variants)
+        turn = self._remembered.turn(job.key, job.policy.variants)
         return msgspec.structs.replace(job, key=variant_key(job.key, turn))

@@ -55,7 +55,7 @@ class Driver:
 
     def begin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what comes before the user's function; see `Turn.outcome` for what comes next."""
-        turn = Turn(self.store, self._flights, self._remembered, job, intent, found)
+        turn = Turn(self.store, self._flights, job, intent, found)
         self._perform(turn, None)
         return turn
 
@@ -100,7 +100,7 @@ class Driver:
                     answer = None
                     self._spawn(job)
                 else:
-                    answer = turn.at_once(step, replay)
+                    answer = turn.at_once(step, replay, self._remembered)
         except StopIteration as stop:
             # The collector may have closed the flow of a call that it closes as well.
             turn.end(stop.value or answer)
@@ -110,7 +110,7 @@ class Driver:
 
     async def abegin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what `begin` does, waiting in the current task."""
-        turn = Turn(self.store, self._flights, self._remembered, job, intent, found)
+        turn = Turn(self.store, self._flights, job, intent, found)
         await self._aperform(turn, None)
         return turn
 
@@ -155,7 +155,7 @@ class Driver:
                     answer = None
                     background(self._arefresh(job))
                 else:
-                    answer = turn.at_once(step, areplay)
+                    answer = turn.at_once(step, areplay, self._remembered)
         except StopIteration as stop:
             # The collector may have closed the flow of a call that it closes as well.
             turn.end(stop.value or answer)

@@ -30,7 +30,7 @@ from memoleo._compiled import (
     nested,
 )
 from memoleo._drive import conclude
-from memoleo._reader import no_lookup
+from memoleo._reader import IN_A_ROW, no_lookup
 from memoleo._switch import Mode, mode
 from memoleo.errors import KeyingError
 from memoleo.keys._keyer import Recipe
@@ -144,6 +144,8 @@ def compile_call(
         key, key_names = Fragment(make, {})
     else:
         key, key_names = recipe.fragment
+        if "streak" in lookup.names:
+            key = f"if {IN_A_ROW}:\n{nested(recipe.anew)}\nelse:\n{nested(key)}"
         if recipe.owner is not None:
             names["owner"] = recipe.owner
             owner = parameters[0].name if recipe.of_class else f"$type({parameters[0].name})"

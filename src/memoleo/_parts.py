@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -136,7 +137,7 @@ class PartsMaker:
         # What never leaves the process needs no secret that outlives it.
         self._private = isinstance(backend, MemoryBackend)
         self._secret = b""
-        self._begun = hashlib.sha256()
+        self._keyed: Callable[[bytes], Any] = hashlib.blake2b
         self._seed = 0
         self.maker = b""
         self._failed = False
@@ -145,7 +146,7 @@ class PartsMaker:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._noted: dict[int, tuple[Portrait, bytes, float]] = {}
+        self._portraits: dict[int, _Named] = {}
         self._known: dict[bytes, tuple[bytes, Inner | None]] = {}
         self._names: dict[tuple[Any, ...], bytes] = {}
 
@@ -156,17 +157,18 @@ class PartsMaker:
             if level == "off":
                 return b""
             description = describe()
-            parts = self.parts(description, previews=level == "previews")
-            block = _encode(parts)
+            named = self._named(description.portrait)
+            block = _encode(self._parts(description, named, previews=level == "previews"))
         except Exception as error:
             pass_on(error)
             # An entry without parts is as good as one with them.
             self._blame(error)
             return b""
-        try:
-            self._note(description.portrait, parts.portrait)
-        except Exception as error:
-            self._blame(error)
+        if named.due <= time.monotonic():
+            try:
+                self._note(named)
+            except Exception as error:
+                self._blame(error)
         return block
 
     def _blame(self, error: Exception) -> None:
@@ -178,37 +180,32 @@ class PartsMaker:
 
     def parts(self, description: Description, *, previews: bool = False) -> Parts:
         """Return the parts of a key."""
-        if not self._secret:
-            self._take_secret()
+        return self._parts(description, self._named(description.portrait), previews=previews)
+
+    def _parts(self, description: Description, named: _Named, *, previews: bool) -> Parts:
         given, blocks = description.given, description.blocks
         encode: Callable[[Any], bytes] = encode_plain
         if blocks is None:
             encode, blocks = _encoded(given)
-        known, seed, begun = self._known, self._seed, self._begun
+        keyed = self._keyed
         digests = []
         inner: dict[int, Inner] = {}
         for place, block in enumerate(blocks):
-            if block[0] in _SCALARS and len(block) < _SHORT:
-                whole = begun.copy()
-                whole.update(block)
-                digests.append(whole.digest()[:_WHOLE])
-                continue
-            # Settings come again with every call, and so do the names of their items.
-            mark = _xxh3(block, seed)
-            found = known.get(mark)
-            if found is None:
-                value = given[place] if given else decode_plain(block)
-                found = self._learn(value, block, mark, encode)
-            digests.append(found[0])
-            if found[1] is not None:
-                inner[place] = found[1]
-        return Parts(
-            self.maker,
-            self._name(description.portrait),
-            b"".join(digests),
-            inner,
-            tuple(map(preview, description.values)) if previews else (),
-        )
+            if len(block) < _SHORT and block[0] in _SCALARS:
+                digests.append(keyed(block).digest())
+            else:
+                # Settings come again with every call, and so do the names of their items.
+                mark = _xxh3(block, self._seed)
+                found = self._known.get(mark)
+                if found is None:
+                    value = given[place] if given else decode_plain(block)
+                    found = self._learn(value, block, mark, encode)
+                digest, items = found
+                digests.append(digest)
+                if items is not None:
+                    inner[place] = items
+        shown = tuple(map(preview, description.values)) if previews else ()
+        return Parts(self.maker, named.name, b"".join(digests), inner, shown)
 
     def _learn(
         self, value: Any, block: bytes, mark: bytes, encode: Callable[[Any], bytes]
@@ -243,16 +240,17 @@ class PartsMaker:
     def _digest(self, block: bytes) -> bytes:
         if len(block) > _LONG:
             block = _LONG_MARK + xxhash.xxh3_128_digest(block, self._seed)
-        return hashlib.sha256(self._secret + block).digest()[:_WHOLE]
+        digest: bytes = self._keyed(block).digest()
+        return digest
 
     def name_digest(self, name: Any) -> bytes:
         """Return the digest that `Inner` has for a name of a mapping."""
+        self._take_secret()
         return self._digest(_encode_any(name))[:_ITEM]
 
     def sealed(self, portrait: Portrait) -> Portrait:
         """Return a portrait as it is written down: nobody else can guess what it shows."""
-        if not self._secret:
-            self._take_secret()
+        self._take_secret()
         facts = {
             name: hashlib.sha256(self._secret + digest).digest()[:_WHOLE]
             for name, digest in portrait.facts.items()
@@ -271,6 +269,8 @@ class PartsMaker:
         return found
 
     def _take_secret(self) -> None:
+        if self._secret:
+            return
         with self._lock:
             if not self._secret:
                 self._take()
@@ -286,31 +286,39 @@ class PartsMaker:
                     error,
                     extra=extras("no_secret", error=error),
                 )
-        self._begun = hashlib.sha256(secret)
-        self.maker = hashlib.sha256(b"maker" + secret).digest()[:_ITEM]
+        self._keyed = partial(hashlib.blake2b, digest_size=_WHOLE, key=secret)
+        self.maker = hashlib.sha256(b"maker:2" + secret).digest()[:_ITEM]
         self._seed = int.from_bytes(hashlib.sha256(b"seed" + secret).digest()[:8], "big")
         # Last of all: others take it as the sign that the rest is there.
         self._secret = secret
 
-    def _name(self, portrait: Portrait) -> bytes:
-        known = self._noted.get(id(portrait))
-        if known is not None and known[0] is portrait:
-            return known[1]
-        name = hashlib.sha256(_encode(self.sealed(portrait))).digest()[:_WHOLE]
-        with self._lock:
-            if len(self._noted) >= 4096:
-                self._noted.clear()
-            self._noted[id(portrait)] = (portrait, name, float("-inf"))
-        return name
+    def _named(self, portrait: Portrait) -> _Named:
+        named = self._portraits.get(id(portrait))
+        return named if named is not None and named.portrait is portrait else self._name(portrait)
 
-    def _note(self, portrait: Portrait, name: bytes) -> None:
-        known = self._noted.get(id(portrait))
-        now = time.monotonic()
-        if self._notes is None or (known is not None and now - known[2] < _AGAIN):
-            return
+    def _name(self, portrait: Portrait) -> _Named:
+        name = hashlib.sha256(_encode(self.sealed(portrait))).digest()[:_WHOLE]
+        # What keeps no notes is never asked to.
+        due = float("inf") if self._notes is None else float("-inf")
+        with self._lock:
+            if len(self._portraits) >= _MOST_KNOWN:
+                self._portraits.clear()
+            named = self._portraits[id(portrait)] = _Named(portrait, name, due)
+        return named
+
+    def _note(self, named: _Named) -> None:
         # Noted first: a store that fails is not asked again with every entry.
-        self._noted[id(portrait)] = (portrait, name, now)
-        self._notes.note(FUNCTIONS, name, _encode(self.sealed(portrait)))
+        named.due = time.monotonic() + _AGAIN
+        assert self._notes is not None
+        self._notes.note(FUNCTIONS, named.name, _encode(self.sealed(named.portrait)))
+
+
+class _Named(msgspec.Struct, gc=False):
+    """A portrait and its name, and when it is to be written down (`time.monotonic`)."""
+
+    portrait: Portrait
+    name: bytes
+    due: float
 
 
 _decode_portrait = msgspec.msgpack.Decoder(Portrait).decode

@@ -237,8 +237,30 @@ class WatchedFile:
 SLOTS = 2**30 if WINDOWS else 2**62  # the C runtime of Windows seeks in 31 bits
 
 
-class _Token:
-    __slots__ = ("__weakref__",)
+class ByteLock:
+    """A lock on one byte of a `LockFile`: free when it is released, or gone."""
+
+    __slots__ = ("__weakref__", "_file", "_mark", "_offset")
+
+    def __init__(self, file: LockFile, offset: int) -> None:
+        self._offset = offset
+        self._mark: weakref.ref[ByteLock] = weakref.ref(self)
+        self._file: LockFile | None = file
+
+    def release(self) -> None:
+        """Free the byte. Twice is harmless."""
+        file = self._file
+        if file is not None:
+            file.free(self._offset, self._mark)
+            self._file = None
+
+    def __del__(self) -> None:
+        try:
+            file = self._file
+        except AttributeError:  # a signal handler's exception came while this was made
+            return
+        if file is not None:
+            self.release()
 
 
 class LockFile:
@@ -255,51 +277,51 @@ class LockFile:
         self.descriptor = descriptor
         self.identity = identity
         self.users = 0
-        self._held: dict[int, weakref.ref[object]] = {}
+        self._held: dict[int, weakref.ref[ByteLock]] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, offset: int) -> object | None:
-        """Lock one byte without waiting; a token for `release`, or `None` if another holds it.
+    def acquire(self, offset: int) -> ByteLock | None:
+        """Lock one byte without waiting; `None` if another holds it, in any process.
 
         Raises
         ------
         OSError
             the file system knows no locks
         """
-        token = _Token()
-        own: weakref.ref[object] = weakref.ref(token)
+        lock = ByteLock(self, offset)
         # The dictionary decides among the threads of this process, by one step that is atomic.
-        holder = self._held.setdefault(offset, own)
-        if holder is not own and not self._inherit(offset, holder, own):
+        holder = self._held.setdefault(offset, lock._mark)
+        if holder is not lock._mark and not self._inherit(offset, holder, lock._mark):
             return None
         try:
-            _lock_byte(self.descriptor, offset)
+            _lock(self.descriptor, _EXCLUSIVE, 1, offset)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
             del self._held[offset]
             return None
         except BaseException:
             del self._held[offset]
             raise
-        return token
+        return lock
 
-    def _inherit(self, offset: int, holder: weakref.ref[object], own: weakref.ref[object]) -> bool:
+    def _inherit(
+        self, offset: int, holder: weakref.ref[ByteLock], mark: weakref.ref[ByteLock]
+    ) -> bool:
         """Take the place of a holder that an exception of a signal handler stopped in the middle.
 
-        It is gone, and so is its token; it could not give back what it had.
+        It is gone, and could not give back what it had.
         """
         with self._lock:
             if holder() is not None or self._held.get(offset) is not holder:
                 return False
-            self._held[offset] = own
+            self._held[offset] = mark
             return True
 
-    def release(self, offset: int, token: object) -> None:
-        """Free one byte; nothing happens if `token` is not its present one."""
+    def free(self, offset: int, mark: weakref.ref[ByteLock]) -> None:
+        """Free one byte; nothing happens if `mark` is not that of its present holder."""
         with self._lock:
-            holder = self._held.get(offset)
-            if holder is None or holder() is not token:
+            if self._held.get(offset) is not mark:
                 return
-            _unlock_byte(self.descriptor, offset)
+            _lock(self.descriptor, _FREE, 1, offset)
             del self._held[offset]
         if self.users <= 0:
             self._close_if_idle()
@@ -364,26 +386,19 @@ def open_lock_file(path: str) -> LockFile:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock_byte(descriptor: int, offset: int) -> None:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    _EXCLUSIVE = msvcrt.LK_NBLCK
+    _FREE = msvcrt.LK_UNLCK
 
-    def _unlock_byte(descriptor: int, offset: int) -> None:
+    def _lock(descriptor: int, mode: int, length: int, offset: int) -> None:
         os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        msvcrt.locking(descriptor, mode, length)
 
 else:
     import fcntl
 
     _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
     _FREE = fcntl.LOCK_UN
-    _lockf = fcntl.lockf
-
-    def _lock_byte(descriptor: int, offset: int) -> None:
-        _lockf(descriptor, _EXCLUSIVE, 1, offset)
-
-    def _unlock_byte(descriptor: int, offset: int) -> None:
-        _lockf(descriptor, _FREE, 1, offset)
+    _lock = fcntl.lockf
 
 
 def _renew_registries() -> None:

@@ -19,6 +19,7 @@ from memoleo.codecs._auto import ESCAPE, AutoCodec
 from memoleo.codecs._plain import decode_plain
 
 __all__ = [
+    "IN_A_ROW",
     "NOTHING",
     "NOT_LOOKED",
     "Missed",
@@ -91,6 +92,9 @@ class Streak:
 
 _LONG_STREAK = 16
 
+IN_A_ROW = f"$streak.misses > {_LONG_STREAK}"
+"""Whether calls are answered without a lookup; only `store_lookup` has the name for it."""
+
 _PLAIN = f"$plain($payload) if $payload[0] != {ESCAPE} else $decode($payload)"
 
 _SERVE = """\
@@ -119,7 +123,7 @@ if $entry is not None and $entry.codec == $codec:
 
 _STORE = """\
 $missed = $NOT_LOOKED
-if $streak.misses < {long} and not $reads.failing:
+if not {in_a_row} and not $reads.failing:
  try:
   $entry = $find($key)
  except $Exception as $error:
@@ -163,7 +167,7 @@ def store_lookup(store: Store, job: Job, streak: Streak) -> Fragment:
         "NOTHING": NOTHING,
         "streak": streak,
     }
-    return _lookup(_STORE, 5, job, names, long=str(_LONG_STREAK))
+    return _lookup(_STORE, 5, job, names, in_a_row=f"({IN_A_ROW})")
 
 
 def memory_lookup(

@@ -31,16 +31,15 @@ class Flight:
         the event loop in which a task computes it; `None` for a thread
     """
 
-    __slots__ = ("_future", "key", "lease", "loop", "outcome", "owner", "thread")
+    lease: Lease | None = None
+    outcome: Followed | None = None
+    _future: Future[Followed] | None = None
 
     def __init__(self, key: bytes, loop: asyncio.AbstractEventLoop | None) -> None:
         self.key = key
         self.loop = loop
         self.thread = threading.get_ident()
         self.owner: Hashable = self.thread if loop is None else _caller(loop)
-        self.lease: Lease | None = None
-        self.outcome: Followed | None = None
-        self._future: Future[Followed] | None = None
 
     @property
     def is_over(self) -> bool:

@@ -158,16 +158,6 @@ class Store:
             self._corrupt(job, error)
             return None
 
-    def described(self, job: Job) -> bytes | None:
-        """Return the parts of a call's key before it runs, since it may change its arguments.
-
-        `None` for a call whose key, and so what it is made of, is found out by running it.
-        """
-        describe = job.describe
-        if describe is None:
-            return b""
-        return None if job.place is not None else self.parts.make(describe)
-
     def save(self, job: Job, result: Returned, parts: bytes | None = None) -> Entry | None:
         """Store a result that is to be stored; return its entry, or `None` if there is none.
 
@@ -180,7 +170,8 @@ class Store:
         result
             what it returned
         parts
-            what `described` returned before
+            what `parts` made before the call ran, since it may have changed its arguments; `None`
+            to make them now, for a call whose key is found out by running it
         """
         if job.place is not None:
             key = job.place()
@@ -342,11 +333,6 @@ class Store:
                 logger.warning("results of %s are not cached", name, exc_info=error, extra=extra)
         self.tell(job, "refused", error=error)
 
-    @property
-    def is_heard(self) -> bool:
-        """Whether somebody wants to be told what happens."""
-        return bool(self.hooks or _events.listeners)
-
     def hears(self, kind: str) -> bool:
         """Whether a hook of this cache wants to be told of events of a kind."""
         return wanted(self.hooks, kind)
@@ -379,6 +365,8 @@ class Store:
         self, job: Job, ms: float, value: Any = None, error: BaseException | None = None
     ) -> None:
         """Tell the hooks that a function ran, how long it took, and what it returned or raised."""
+        if not (self.hooks or _events.listeners):
+            return
         tokens = (0, 0)
         if error is None and job.policy.tokens is not None:
             # What can't be counted is not known; whether it can be stored is found out elsewhere.

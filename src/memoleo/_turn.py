@@ -33,8 +33,6 @@ class Turn:
         what loads, opens and saves
     flights
         the computations under way in that store
-    remembered
-        what was observed
     job
         the call
     intent
@@ -46,58 +44,37 @@ class Turn:
     ----------
     outcome
         how the flow ended; `None` while the function is to be run
+    flight, lease
+        what it must give back
+    parts
+        what the key is made of, for the entry
     waited
         how many milliseconds it waited for somebody else's run
     """
 
-    __slots__ = (
-        "_inside",
-        "_keep",
-        "_remembered",
-        "_started",
-        "flight",
-        "flights",
-        "job",
-        "lease",
-        "outcome",
-        "parts",
-        "steps",
-        "store",
-        "waited",
-    )
+    # What most turns never change stands here: a miss makes one.
+    outcome: Returned | Failed | None = None
+    flight: Flight | None = None
+    lease: Lease | None = None
+    parts: bytes | None = None
+    waited = 0.0
+    _inside: Token[tuple[Flight, ...]] | None = None
+    _started = 0.0
 
     def __init__(
-        self,
-        store: Store,
-        flights: Flights,
-        remembered: Remembered,
-        job: Job,
-        intent: Intent,
-        found: Entry | None,
+        self, store: Store, flights: Flights, job: Job, intent: Intent, found: Entry | None
     ) -> None:
         self.store = store
         self.flights = flights
         self.job = job
-        self.flight: Flight | None = None
-        self.lease: Lease | None = None
-        self.parts: bytes | None = None
-        self.outcome: Returned | Failed | None = None
-        self.waited = 0.0
+        self.intent = intent
         self.steps: Generator[Step, Any, Returned | Failed] = flow(
             intent, job.freshness, found=found, streamed=job.streamed
         )
-        self._remembered = remembered
-        self._keep = intent is not Intent.OBSERVE
-        self._inside: Token[tuple[Flight, ...]] | None = None
-        self._started = 0.0
 
     def __del__(self) -> None:
         # An interrupt between two steps: nobody must wait for what never comes.
-        try:
-            holds = self.flight is not None or self.lease is not None
-        except AttributeError:  # it came while this was made
-            return
-        if holds:
+        if self.flight is not None or self.lease is not None:
             self.land(None, failed=True)
 
     @contextmanager
@@ -114,10 +91,11 @@ class Turn:
         job, store = self.job, self.store
         if missed:
             job.counters.local.cell.misses += 1
-            if store.is_heard:
-                store.tell(job, "miss")
-        if self._keep:
-            self.parts = store.described(job)
+            store.tell(job, "miss")
+        if job.place is None and self.intent is not Intent.OBSERVE:
+            # Before it runs, since it may change its arguments.
+            describe = job.describe
+            self.parts = b"" if describe is None else store.parts.make(describe)
         if self.flight is not None:
             self._inside = enter(self.flight)
         self._started = time.perf_counter()
@@ -128,8 +106,9 @@ class Turn:
         inside, self._inside = self._inside, None
         if inside is not None:
             leave(inside)
-        if self.store.is_heard and not self.job.streamed:
-            self.store.tell_call(self.job, ms, value)
+        job = self.job
+        if not job.streamed:
+            self.store.tell_call(job, ms, value)
         return Returned(value, ms)
 
     def failed(self, error: BaseException) -> Failed:
@@ -138,8 +117,7 @@ class Turn:
         inside, self._inside = self._inside, None
         if inside is not None:
             leave(inside)
-        if self.store.is_heard:
-            self.store.tell_call(self.job, ms, error=error)
+        self.store.tell_call(self.job, ms, error=error)
         return Failed(error, ms)
 
     def end(self, outcome: Returned | Failed) -> None:
@@ -160,8 +138,18 @@ class Turn:
                 self.store.release(self.lease)
                 self.lease = None
 
-    def at_once(self, step: Step, play: Callable[[Any, Any], Any]) -> Any:
-        """Perform a step that waits for nothing."""
+    def at_once(self, step: Step, play: Callable[[Any, Any], Any], remembered: Remembered) -> Any:
+        """Perform a step that waits for nothing.
+
+        Parameters
+        ----------
+        step
+            what to do
+        play
+            makes an iterator of a recording
+        remembered
+            what was observed
+        """
         store = self.store
         if type(step) is Count:
             return self._count(step)
@@ -177,25 +165,25 @@ class Turn:
             compute = None if self.job.policy.operation else self.job.compute
             return Returned(play(opened.value, compute))
         if type(step) is Seen:
-            return self._remembered.seen(self.job, step.now)
+            return remembered.seen(self.job, step.now)
         assert type(step) is Unsee
         if not store.keeps(self.job, step.result):
-            self._remembered.unsee(self.job)
+            remembered.unsee(self.job)
         return None
 
     def recording(self) -> Recording:
         """Return what records an iterator that the function returned."""
         store, job, started = self.store, self.job, self._started
+        keep = self.intent is not Intent.OBSERVE
 
         def finished(encoded: tuple[list[bytes], bytes]) -> None:
             took = (time.perf_counter() - started) * 1000
-            if store.is_heard:
-                store.tell_call(job, took, encoded)
-            if self._keep:
+            store.tell_call(job, took, encoded)
+            if keep:
                 store.save(job, Returned(encoded, took), self.parts)
 
         def failed(error: Exception) -> None:
-            if self._keep:
+            if keep:
                 store.refuse(job, error)
 
         ends = getattr(job.codec, "ends", None)
@@ -236,7 +224,5 @@ class Turn:
             cell.would_save_ms += step.ms
         else:
             cell.would_miss += 1
-        store = self.store
-        if store.is_heard:
-            ms = entry.cost_ms if entry is not None else step.ms
-            store.tell(self.job, outcome, ms, step.error)
+        ms = entry.cost_ms if entry is not None else step.ms
+        self.store.tell(self.job, outcome, ms, step.error)

@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import xxhash
-
 from memoleo._platform import SLOTS, LockFile, open_lock_file, renew_after_fork
 from memoleo.backends._protocol import Lease
 
@@ -49,23 +47,19 @@ class Leases:
         self._lock = threading.Lock()
         renew_after_fork(self)
 
-    def take(self, key: bytes) -> Lease | None:
-        """Try to get the lease on a key; `None` if another holds it, in any process.
+    def take(self, place: int) -> Lease | None:
+        """Try to get the lease on what has this place; `None` if another holds it, in any process.
 
         Where nothing can be locked, in a read-only folder or on a file system without locks, it
         is granted: a result is then computed twice now and then, but no call is held up.
         """
-        return self._take(_number(key) % SLOTS)
-
-    def _take(self, offset: int) -> Lease | None:
         try:
             file = self._file
             if file is None or _now() >= self._next_look:
                 file = self._open()
-            token = file.acquire(offset)
+            return file.acquire(place)
         except (OSError, ValueError):  # the latter if another thread just closed it
             return _UNLOCKED
-        return None if token is None else _ByteLease(file, offset, token)
 
     @contextlib.contextmanager
     def whole_file(self, patience: float = 0.5) -> Iterator[bool]:
@@ -78,7 +72,7 @@ class Leases:
         """
         deadline = time.monotonic() + patience
         while True:
-            lease = self._take(_WHOLE_FILE)
+            lease = self.take(_WHOLE_FILE)
             if lease is not None:
                 break
             if time.monotonic() > deadline:
@@ -115,25 +109,6 @@ class Leases:
         self._lock = threading.Lock()
 
 
-class _ByteLease:
-    __slots__ = ("_file", "_offset", "_token")
-
-    def __init__(self, file: LockFile, offset: int, token: object) -> None:
-        self._file: LockFile | None = file
-        self._offset = offset
-        self._token = token
-
-    def release(self) -> None:
-        file = self._file
-        if file is not None:
-            self._file = None
-            file.release(self._offset, self._token)
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self.release()
-
-
 class _Unlocked:
     def release(self) -> None:
         pass
@@ -148,4 +123,3 @@ def _has_content(path: str) -> bool:
 
 _UNLOCKED = _Unlocked()
 _now = time.monotonic
-_number = xxhash.xxh3_64_intdigest

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import xxhash
 
 from memoleo._entry import Entry
-from memoleo._platform import renew_after_fork
+from memoleo._platform import SLOTS, renew_after_fork
 from memoleo._units import parse_count, parse_duration, parse_size
 from memoleo.backends._protocol import BackendStats, Lease
 from memoleo.backends._sqlite_anchor import Anchor
@@ -144,7 +144,7 @@ class SQLiteBackend:
             return
         created = entry.created
         expires = created + entry.ttl + entry.keep
-        row = (hash_of(key), key, entry.type, entry.label, created, expires, _time(), block)
+        row = (_hash(key) >> 1, key, entry.type, entry.label, created, expires, _time(), block)
         room = self._room
         if entry.tags or not self._add(row):
             self._replace(key, entry, row)
@@ -292,7 +292,7 @@ class SQLiteBackend:
 
     def lease(self, key: bytes) -> Lease | None:
         """See `Backend.lease`: a lock of the operating system, freed when its owner dies."""
-        return self._runner.leases.take(key)
+        return self._runner.leases.take(_hash(key) % SLOTS)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
 import xxhash
 
 # They declare how their types are written.
@@ -73,6 +72,9 @@ class Recipe(NamedTuple):
         the signature
     fragment
         what leaves the key in ``$key``
+    anew
+        the same for a call that is hardly one of those before: it looks for no earlier key. It
+        needs the names of `fragment`
     owner
         for methods, the class on whose instances it holds, or the class on which it is called
     of_class
@@ -81,6 +83,7 @@ class Recipe(NamedTuple):
 
     parameters: tuple[Parameter, ...]
     fragment: Fragment
+    anew: str
     owner: type | None
     of_class: bool
 
@@ -222,10 +225,12 @@ class Keyer:
         if mark not in self._views:
             self.key(args, kwargs)
         view = self._views[mark]
-        blocks = view.latest.take(key)
-        if blocks is not None:
-            return Description(view.portrait, (), blocks)
-        return Description(view.portrait, view.values(*args, **kwargs))
+        latest = view.latest
+        made, blocks = latest.made
+        if made != key:
+            return Description(view.portrait, view.values(*args, **kwargs))
+        latest.made = _TAKEN
+        return Description(view.portrait, (), blocks)
 
     @property
     def parameters(self) -> tuple[Parameter, ...] | None:
@@ -315,7 +320,6 @@ class Keyer:
         for place, (cell, name) in enumerate(logic.live):
             source = f"live{place}"
             layout.add(f"{name}{_CAPTURED}", f"${source}.cell_contents", **{source: cell})
-        result = "".join(f"{value}, " for value in layout.values)
         facts = {**logic.facts, "type": _digest(self._type), "settings": _digest(header[-1])}
         if owner is not None:
             facts["class"] = _digest(class_name(owner))
@@ -326,7 +330,7 @@ class Keyer:
             partial(
                 compile_function,
                 parameters,
-                Fragment(f"return ({result})", layout.names),
+                Fragment(f"return ({_tuple_of(layout)})", layout.names),
                 name=_name(self._func),
             ),
         )
@@ -334,7 +338,8 @@ class Keyer:
         ending = Fragment("return $key", {})
         make: _MakeKey = compile_function(parameters, fragment, ending, name=_name(self._func))
         if not logic.pins and not logic.live:
-            self._recipes[owner, of_class] = Recipe(parameters, fragment, owner, of_class)
+            anew = _ANEW.format(values=_tuple_of(layout))
+            self._recipes[owner, of_class] = Recipe(parameters, fragment, anew, owner, of_class)
             return make
         is_current = logic.is_current
         captured = tuple(f"{name}{_CAPTURED}" for _, name in logic.live)
@@ -384,23 +389,15 @@ class _View:
 
 
 class _Latest:
-    """The bytes of the values that the latest key was made of, for whoever comes with that key."""
+    """The latest key, and the bytes of each value that it was made of: whoever comes with it."""
 
     __slots__ = ("made",)
 
     def __init__(self) -> None:
-        self.made: tuple[bytes, bytes] = (b"", b"")
-
-    def take(self, key: bytes | None) -> list[bytes] | None:
-        """Return the bytes of each value, once; `None` if they were of another key."""
-        made, block = self.made
-        if made != key:
-            return None
-        self.made = (b"", b"")
-        return [*map(bytes, _split(block))]
+        self.made: tuple[bytes | None, list[bytes]] = _TAKEN
 
 
-_split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_TAKEN: tuple[bytes | None, list[bytes]] = (b"", [])
 
 
 def _digest(content: str | bytes) -> bytes:
@@ -411,6 +408,8 @@ _KEY = """\
 $values = ({values})
 {mark}
 $key = $known($mark) or $remember($values, $mark)"""
+
+_ANEW = "$key = $make(({values}))"
 
 _MARK = "$mark = $mark_of($values)"
 
@@ -425,9 +424,11 @@ except $UnicodeEncodeError:
 def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
     """Return what leaves the key of a call in ``$key``."""
     known: dict[bytes | None, bytes] = {}
-    plain_start = hashlib.sha256(header + b"\x01")
-    tagged_start = hashlib.sha256(header + b"\x02")
     labels = layout.labels
+    # The values are written one by one, for those who want each by itself: an array in the end.
+    array = encode_plain([None] * len(labels))[: -len(labels) or None]
+    plain_start = hashlib.sha256(header + b"\x01" + array)
+    tagged_start = hashlib.sha256(header + b"\x02")
 
     passed = 0
 
@@ -448,20 +449,20 @@ def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
     def make(values: tuple[Any, ...]) -> bytes:
         if is_plain(values):
             try:
-                block = encode_plain(values)
+                blocks = [*map(encode_plain, values)]
+                body = b"".join(blocks)
                 whole = plain_start.copy()
-                whole.update(block)
+                whole.update(body)
                 key: bytes = whole.digest()
-                if len(block) < _LONG:
-                    latest.made = (key, block)
+                if len(body) < _LONG:
+                    latest.made = (key, blocks)
                 return key
             except (UnicodeEncodeError, OverflowError):
                 pass
         whole = tagged_start.copy()
         for piece in tagged(values):
             whole.update(piece)
-        key = whole.digest()
-        return key
+        return whole.digest()
 
     def tagged(values: tuple[Any, ...]) -> list[Any]:
         pieces: list[Any] = []
@@ -486,6 +487,7 @@ def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
         "mark_of": mark_of,
         "known": known.get,
         "remember": remember,
+        "make": make,
         "type": type,
         "str": str,
         "len": len,
@@ -495,8 +497,11 @@ def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
         "encode": encode_plain,
         "seed": _SEED,
     }
-    values = "".join(f"{value}, " for value in layout.values)
-    return Fragment(_KEY.format(values=values, mark=mark), {**layout.names, **names})
+    return Fragment(_KEY.format(values=_tuple_of(layout), mark=mark), {**layout.names, **names})
+
+
+def _tuple_of(layout: Layout) -> str:
+    return "".join(f"{value}, " for value in layout.values)
 
 
 def _keying_error(name: str, error: Unkeyable) -> KeyingError:
