@@ -167,6 +167,7 @@ class WrappedCallable(Generic[P, R]):
                 return self
             instance = owner if owner is not None else type(instance)
         bound = self._bound_type(self._entry, instance)
+        # (A partial without attributes of its own would be taken apart by the next partial.)
         bound.__func__ = self
         return bound
 

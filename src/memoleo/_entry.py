@@ -9,7 +9,7 @@ import xxhash
 
 from memoleo.errors import CorruptEntry
 
-__all__ = ["Entry"]
+__all__ = ["COPIED", "SEAL", "Entry", "checksum", "decode_body"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     def to_bytes(self, key: bytes) -> bytes:
         """Return the entry as one block, with a checksum over it and the key in front."""
         body = _encode(self)
-        return _digest(body, _seed(key)) + body
+        return checksum(body, _seed(key)) + body
 
     @classmethod
     def from_bytes(cls, key: bytes, block: bytes) -> Entry:
@@ -83,18 +83,21 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
             the block is not an entry, or not the one that was stored under `key`
         """
         try:
-            body = block[_SEAL:] if len(block) < _COPIED else memoryview(block)[_SEAL:]
-            if _digest(body, _seed(key)) == block[:_SEAL]:
-                return _decode(body)
+            body = block[SEAL:] if len(block) < COPIED else memoryview(block)[SEAL:]
+            if checksum(body, _seed(key)) == block[:SEAL]:
+                return decode_body(body)
         except Exception as error:
             raise CorruptEntry(f"unreadable block under {key.hex()}: {error}") from None
         raise CorruptEntry(f"checksum mismatch under {key.hex()}")
 
 
-_SEAL = 16
-_COPIED = 16_384  # below it, cutting off the seal is cheaper by a copy than by a view
+SEAL = 16
+"""Bytes of the checksum in front of a block: that of the rest, seeded with the key's own hash."""
+
+COPIED = 16_384
+"""Bytes of a block below which its seal is cut off more quickly by a copy than by a view."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Entry).decode
-_digest = xxhash.xxh3_128_digest
+decode_body = msgspec.msgpack.Decoder(Entry).decode
+checksum = xxhash.xxh3_128_digest
 _seed = xxhash.xxh3_64_intdigest

@@ -62,10 +62,12 @@ class Link:
         "__weakref__",
         "cursor",
         "data_version",
+        "enter",
         "epoch",
         "execute",
         "file",
         "identity",
+        "leave",
         "length",
         "lock",
         "mode",
@@ -85,6 +87,9 @@ class Link:
         self.execute = self.cursor.execute
         # Re-entrant: in Python 3.14 a signal may come between taking a lock and what is inside.
         self.lock = threading.RLock()
+        # For the paths of hits and misses: ``with`` takes three times as long.
+        self.enter = self.lock.acquire
+        self.leave = self.lock.release
         self.file = file
         self.watch = file.length
         self.length = file.length()

@@ -7,8 +7,8 @@ There is one index, and nothing is counted while storing: each further index, an
 a trigger, would make a miss a fifth slower, while a scan, less than a second for a million small
 entries, is rarely needed. The index is over a hash of the key, a number: it is half as large as
 one over keys, and SQLite compares numbers faster. Two keys of one hash, of which there is hardly a
-pair among a thousand million entries, are told apart by the seal of the block, and the later one
-replaces the other.
+pair among a thousand million entries, are told apart by the key itself, which stands beside it, and
+the later one replaces the other.
 """
 
 from __future__ import annotations

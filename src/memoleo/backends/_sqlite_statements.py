@@ -20,7 +20,7 @@ __all__ = [
     "count",
 ]
 
-GET = "SELECT block FROM entries WHERE hash = ?"
+GET = "SELECT block, key FROM entries WHERE hash = ?"
 BUMP = "UPDATE state SET epoch = epoch + 1"
 ADD = (
     "INSERT INTO entries (hash, key, type, label, created, expires, used, block) "

@@ -40,14 +40,14 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
         reducer_override: Any = staticmethod(_refuse)
 
     class Encoder(threading.local):
-        """A thread's own. What interrupts it leaves what it finds in `pieces`."""
+        """A thread's own. What interrupts it leaves what it finds in the pieces."""
 
         def __init__(self) -> None:
-            self.pieces: list[bytes] = []
-            self.write = self.pieces.append
+            pieces: list[bytes] = []
+            self.write = pieces.append
             pickler = Exact(self, 4)
             pickler.fast = True  # no memo: whether two items are one object doesn't count
-            self.dump = pickler.dump
+            self.tools = pieces, pickler.dump
 
     encoder = Encoder()
 
@@ -56,11 +56,10 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
             # Pickle copies texts: huge ones go where they are hashed as they are.
             if type(value) is str and len(value) > HUGE:
                 return None
-        own = encoder.__dict__
-        pieces = own["pieces"]
+        pieces, dump = encoder.tools
         start = len(pieces)
         try:
-            own["dump"](values)
+            dump(values)
         except Exception:
             del pieces[start:]
             return None
