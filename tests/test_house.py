@@ -18,37 +18,34 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "memoleo"
 
 FLOORS: list[tuple[str, set[str]]] = [
-    (
-        "ground",
-        {"_callable", "_compiled", "_entry", "_events", "_importing", "_health", "_interrupts",
-         "_pausing", "_platform",
-         "_retry_budget", "_units", "_unseen", "_version", "errors", "hooks",
-         "_notes", "_plain",
-         "http_rules", "_targets"},
-    ),
-    ("settings", {"_config_files", "_config_keys", "_settings", "_switch", "config"}),
-    (
-        "parts",
-        {"_breaker",
-         "_parts", "_comparing", "_choice",
-         "_decorating", "_patch", "_policy", "_portable", "_retry_rules", "_retrying", "_stored",
-         "_singleflight", "_steps", "_stream", "_urls", "backends", "codecs", "keys", "metrics",
-         "_imports", "_fingerprint",
-         "_mapping", "_progress"},
-    ),
-    (
-        "head and hands",
-        {"_differences", "_explain", "_verify",
-         "_calls", "_drive", "_flow", "_reader", "_remembered", "_store", "_turn",
-         "_attempts"},
-    ),
-    ("cache", {"_cache", "_contents", "_default",
-               "_exchange_parts", "_exchanges"}),
-    ("doors", {"_cached", "otel", "_enable", "_hot", "_retried", "serve",
-        "_timed", "launch", "leo", "patches", "testing",
-         "_map",
-         "http"}),
-    ("street", {"__init__", "__main__", "cli", "demo"}),
+    ("ground", {
+        "_callable", "_compiled", "_entry", "_events", "_health", "_importing", "_interrupts",
+        "_notes", "_plain", "_platform", "_targets", "_units", "_unseen", "_version", "errors",
+        "hooks", "http_rules"
+    }),
+    ("settings", {
+        "_config_files", "_config_keys", "_settings", "_switch", "config"
+    }),
+    ("parts", {
+        "_breaker", "_choice", "_comparing", "_decorating", "_fingerprint", "_imports",
+        "_mapping", "_parts", "_patch", "_policy", "_portable", "_progress", "_retries",
+        "_singleflight", "_steps", "_stored", "_stream", "_urls", "backends", "codecs", "keys",
+        "metrics"
+    }),
+    ("head and hands", {
+        "_calls", "_differences", "_drive", "_explain", "_flow", "_reader", "_remembered",
+        "_store", "_turn", "_verify"
+    }),
+    ("cache", {
+        "_cache", "_contents", "_default", "_exchange_parts", "_exchanges"
+    }),
+    ("doors", {
+        "_cached", "_enable", "_hot", "_map", "_timed", "http", "launch", "leo", "otel",
+        "patches", "serve", "testing"
+    }),
+    ("street", {
+        "__init__", "__main__", "cli", "demo"
+    }),
 ]  # fmt: skip
 
 # What a program that only imports memoleo must not pay for.

@@ -19,7 +19,8 @@ import pytest
 from https_server import CountingApp, names_on_loopback, serving
 from scripted_server import answer, scripted
 
-from memoleo import _pausing, _settings, retried
+from memoleo import _settings, retried
+from memoleo._retries import pausing
 from memoleo.config import Networking, Settings
 from memoleo.errors import CircuitOpenError, ConfigError
 from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_async_client
@@ -144,19 +145,19 @@ class TestLimits:
         """Others go to the host in the meantime."""
         seen = []
 
-        class Watching(_pausing.Pausing):
+        class Watching(pausing.Pausing):
             async def apause(self, seconds):
                 seen.append((seconds, made.get_stats()["running"]))
                 assert (await made.get(url)).text == "song"
 
         async with scripted(answer("503 Busy", retry_after="7"), answer(), None) as (_, url):
-            before = _pausing.replace(Watching())
+            before = pausing.replace(Watching())
             try:
                 async with client(max_concurrent_requests=1, per_host_limit=1) as made:
                     assert (await made.get(url)).text == "song"
                     await made.get(url)
             finally:
-                _pausing.replace(before)
+                pausing.replace(before)
         assert seen[0] == (7.0, 0)
 
     async def test_pool_timeout(self):

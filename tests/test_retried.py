@@ -22,10 +22,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from memoleo import _pausing
-from memoleo._retried import retried
-from memoleo._retry_rules import host_of, is_transient, parse_retry_after, retry_after, status_of
-from memoleo._retrying import Failure, Retry, Stop, make_policy, retrying
+from memoleo._retries import pausing
+from memoleo._retries.flow import Failure, Retry, Stop, make_policy, retrying
+from memoleo._retries.retried import retried
+from memoleo._retries.rules import host_of, is_transient, parse_retry_after, retry_after, status_of
 from memoleo._timed import timed
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
@@ -1075,10 +1075,10 @@ class TestFace:
 
     def test_no_waiting_restores(self):
         """`no_waiting` puts back what was there before, also when it nests."""
-        real = _pausing.current()
+        real = pausing.current()
         with no_waiting() as outer:
             with no_waiting() as inner:
                 retried(failing(ConnectionError()), jitter=False)()
             retried(failing(ConnectionError()), jitter=False)()
         assert (outer, inner) == ([0.1], [0.1])
-        assert _pausing.current() is real
+        assert pausing.current() is real

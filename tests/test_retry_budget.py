@@ -9,11 +9,15 @@ import threading
 import httpx
 import pytest
 
-from memoleo import _retry_budget, _settings
-from memoleo._retried import retried
-from memoleo._retry_budget import BURST, PER_SECOND, RetryBudget
+from memoleo import _settings
+from memoleo._retries.budget import RetryBudget
+from memoleo._retries.retried import retried
+from memoleo.config import Networking
 from memoleo.http import AsyncNetworkClient, Breakers
 from memoleo.testing import FakeClock, no_waiting
+
+BURST = Networking().retry_budget
+PER_SECOND = Networking().retry_budget_per_second
 
 
 def broken(host):
@@ -22,7 +26,7 @@ def broken(host):
 
 def test_a_bucket_empties_and_fills():
     """Each retry takes a token; time brings them back, never more than the bucket holds."""
-    budget = RetryBudget()
+    budget = RetryBudget(BURST, PER_SECOND)
     assert [budget.take("a", 0.0) for _ in range(BURST + 1)] == [True] * BURST + [False]
     assert budget.take("b", 0.0)
     assert not budget.take("a", 0.9 / PER_SECOND)
@@ -34,7 +38,7 @@ def test_a_bucket_empties_and_fills():
 
 def test_a_clock_set_back_stops_nothing():
     """If another clock takes over that is behind, the bucket fills by the new one."""
-    budget = RetryBudget()
+    budget = RetryBudget(BURST, PER_SECOND)
     for _ in range(BURST):
         budget.take("a", 1_000_000.0)
     assert not budget.take("a", 5.0)
@@ -43,8 +47,8 @@ def test_a_clock_set_back_stops_nothing():
 
 def test_hosts_are_forgotten(monkeypatch):
     """Memory is bounded: the host used longest ago is forgotten first."""
-    monkeypatch.setattr(_retry_budget, "_HOSTS", 3)
-    budget = RetryBudget()
+    monkeypatch.setattr("memoleo._retries.budget._HOSTS", 3)
+    budget = RetryBudget(BURST, PER_SECOND)
     for host in "abcd":
         budget.take(host, 0.0)
     assert budget.left("a", 0.0) == BURST
@@ -53,7 +57,7 @@ def test_hosts_are_forgotten(monkeypatch):
 
 def test_threads_take_exactly_what_there_is():
     """No token is taken twice."""
-    budget, taken = RetryBudget(), []
+    budget, taken = RetryBudget(BURST, PER_SECOND), []
     start = threading.Barrier(8)
 
     def take():
@@ -156,7 +160,7 @@ def test_the_settings_say_how_much(monkeypatch, kind):
 
 def test_a_larger_budget_is_full_at_first():
     """A host that is met for the first time has all of it."""
-    assert RetryBudget(burst=2 * BURST).left("a.example", 0.0) == 2 * BURST
+    assert RetryBudget(2 * BURST, PER_SECOND).left("a.example", 0.0) == 2 * BURST
 
 
 def test_settings_that_cannot_be_read_hide_no_error(monkeypatch):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from memoleo._events import Event
     from memoleo._explain import Explanation, explain
     from memoleo._map import amap, map
-    from memoleo._retried import retried
+    from memoleo._retries.retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
     from memoleo._timed import timed, timer
@@ -61,7 +61,7 @@ _HOMES = {
     "observe": "_switch",
     "proxy": "_enable",
     "refresh": "_switch",
-    "retried": "_retried",
+    "retried": "_retries.retried",
     "timed": "_timed",
     "timer": "_timed",
     "verify": "_verify",

@@ -20,7 +20,7 @@ from memoleo._flow import Intent
 from memoleo._interrupts import pass_on
 from memoleo._policy import Policy
 from memoleo._reader import Missed
-from memoleo._retry_rules import host_in
+from memoleo._retries.rules import host_in
 from memoleo._steps import Returned
 from memoleo._store import Job
 from memoleo.codecs._compress import compress, decompress

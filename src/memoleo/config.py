@@ -23,7 +23,6 @@ from memoleo._config_files import (
     sqlite_url,
 )
 from memoleo._config_keys import ALIASES, KEYS, TABLES, kind_of
-from memoleo._retry_budget import BURST, PER_SECOND
 from memoleo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
     timeout_read: float = 180.0
     retry_attempts: int = 3
     retry_backoff_ms: tuple[float, ...] = (100.0, 300.0, 900.0)
-    retry_budget: int = BURST
-    retry_budget_per_second: float = PER_SECOND
+    retry_budget: int = 100
+    retry_budget_per_second: float = 10.0
     breaker_failures: int = 5
     breaker_open_for: float = 30.0
     breaker_probes: int = 1

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from memoleo._retry_rules import PASSING_STATUSES
+from memoleo._retries.rules import PASSING_STATUSES
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import ConfigError
 

@@ -7,8 +7,8 @@ from time import perf_counter
 
 import httpx
 
-from memoleo._attempts import Attempts, Tally
-from memoleo._retrying import RetryPolicy
+from memoleo._retries.attempts import Attempts, Tally
+from memoleo._retries.flow import RetryPolicy
 from memoleo.http._asked import failure_of, may_repeat
 from memoleo.metrics._metrics import get_metrics
 

@@ -15,8 +15,8 @@ from memoleo import _mapping, _settings
 from memoleo._breaker import Breakers, get_breakers
 from memoleo._cache import Cache
 from memoleo._progress import Progress, showing
-from memoleo._retry_rules import is_transient
-from memoleo._retrying import Backoff, RetryPolicy, make_policy
+from memoleo._retries.flow import Backoff, RetryPolicy, make_policy
+from memoleo._retries.rules import is_transient
 from memoleo._units import Duration
 from memoleo.errors import ConfigError
 from memoleo.http._asked import (

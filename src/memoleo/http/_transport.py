@@ -9,7 +9,7 @@ from time import monotonic
 import httpx
 
 from memoleo._breaker import Breakers, Permit
-from memoleo._retry_rules import is_transient
+from memoleo._retries.rules import is_transient
 from memoleo.http._asked import options_of
 from memoleo.http._careful import send_carefully
 from memoleo.http._pools import Pool, Pools

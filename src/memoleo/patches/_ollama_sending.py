@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from memoleo._retried import retried
+from memoleo._retries.retried import retried
 from memoleo._units import parse_duration
 from memoleo.config import Settings
 from memoleo.errors import ConfigError

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from memoleo import _pausing
+from memoleo._retries import pausing
 
 __all__ = ["no_waiting"]
 
 
-class _NoWaiting(_pausing.Pausing):
+class _NoWaiting(pausing.Pausing):
     def __init__(self, clock: Callable[[], float] | None, passes: bool) -> None:
         super().__init__()
         self.waits: list[float] = []
@@ -59,8 +59,8 @@ def no_waiting(
         the seconds of each wait, as they come
     """
     instead = _NoWaiting(clock, passes)
-    before = _pausing.replace(instead)
+    before = pausing.replace(instead)
     try:
         yield instead.waits
     finally:
-        _pausing.replace(before)
+        pausing.replace(before)

@@ -8,11 +8,12 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from memoleo import _pausing, _settings
+from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._notes import add_note
-from memoleo._retry_budget import RetryBudget
-from memoleo._retrying import Failure, Retry, RetryPolicy, Stop, Take, retrying
+from memoleo._retries import pausing
+from memoleo._retries.budget import RetryBudget
+from memoleo._retries.flow import Failure, Retry, RetryPolicy, Stop, Take, retrying
 from memoleo.metrics._metrics import OperationStats, get_metrics
 
 __all__ = ["Attempts", "Tally"]
@@ -76,7 +77,7 @@ class Attempts:
         self.head = None
         self.taken: list[str] = []
         self.outer = _around.get()
-        self.pausing = _pausing.current()
+        self.pausing = pausing.current()
         self.started = self.pausing.elapsed()
 
     def resumed(self) -> Attempts:

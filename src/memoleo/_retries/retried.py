@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar, overload
 
-from memoleo._attempts import Attempts, Tally
 from memoleo._decorating import aforward, decorate, default_name, resume
-from memoleo._retry_rules import ErrorRule, is_transient
-from memoleo._retrying import Backoff, RetryPolicy, make_policy
+from memoleo._retries.attempts import Attempts, Tally
+from memoleo._retries.flow import Backoff, RetryPolicy, make_policy
+from memoleo._retries.rules import ErrorRule, is_transient
 from memoleo._units import Duration
 from memoleo.errors import ConfigError
 from memoleo.metrics._metrics import RESERVED

@@ -1,7 +1,7 @@
 """The head of a retried call: whether to try again, and when.
 
 A generator that yields steps and is sent what came of them. It reads no clock, never sleeps and
-knows neither threads nor tasks; `memoleo._retried` has the hands.
+knows neither threads nor tasks; `memoleo._retries.attempts` has the hands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import chain, count, repeat
 from math import inf
 from typing import Any, NamedTuple, cast
 
-from memoleo._retry_rules import host_of, match_errors, retry_after
+from memoleo._retries.rules import host_of, match_errors, retry_after
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import ConfigError
 

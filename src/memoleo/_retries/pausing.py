@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from memoleo._retry_budget import RetryBudget
+from memoleo._retries.budget import RetryBudget
+from memoleo.config import Networking
 
 __all__ = ["Pausing", "current", "replace"]
 
@@ -13,7 +14,8 @@ class Pausing:
     """Real time, and what may be spent in it."""
 
     def __init__(self) -> None:
-        self.budget = RetryBudget()
+        normal = Networking()
+        self.budget = RetryBudget(normal.retry_budget, normal.retry_budget_per_second)
 
     def elapsed(self) -> float:
         """Return seconds of a clock that nobody sets."""

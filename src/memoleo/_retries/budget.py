@@ -10,10 +10,7 @@ import threading
 
 from memoleo._platform import renew_after_fork
 
-__all__ = ["BURST", "PER_SECOND", "RetryBudget"]
-
-BURST = 100
-PER_SECOND = 10
+__all__ = ["RetryBudget"]
 
 _HOSTS = 1024
 
@@ -32,7 +29,7 @@ class RetryBudget:
         those that it gets back each second
     """
 
-    def __init__(self, burst: int = BURST, per_second: float = PER_SECOND) -> None:
+    def __init__(self, burst: int, per_second: float) -> None:
         self.burst = burst
         self.per_second = per_second
         self._buckets: dict[str, tuple[float, float]] = {}
