@@ -18,7 +18,7 @@ import pytest
 
 import memoleo
 from memoleo import Cache, ConfigError, Metrics, Verified, _settings, content_cached
-from memoleo._comparing import change_between
+from memoleo._verifying.comparing import change_between
 from memoleo.testing import FakeClock
 
 

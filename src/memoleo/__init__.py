@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from memoleo._default import configure, get_cache
     from memoleo._enable import disable, enable, proxy
     from memoleo._events import Event
-    from memoleo._explain import Explanation, explain
+    from memoleo._explaining.explain import Explanation, explain
     from memoleo._map import amap, map
     from memoleo._retries.retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
     from memoleo._timed import timed, timer
-    from memoleo._verify import Verified, verify
+    from memoleo._verifying.verify import Verified, verify
     from memoleo.errors import (
         BackendError,
         CircuitOpenError,
@@ -42,19 +42,19 @@ _HOMES = {
     "ConfigError": "errors",
     "CorruptEntry": "errors",
     "Event": "_events",
-    "Explanation": "_explain",
+    "Explanation": "_explaining.explain",
     "KeyingError": "errors",
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
     "StoredEntry": "_stored",
-    "Verified": "_verify",
+    "Verified": "_verifying.verify",
     "amap": "_map",
     "bypass": "_switch",
     "configure": "_default",
     "content_cached": "_cached",
     "disable": "_enable",
     "enable": "_enable",
-    "explain": "_explain",
+    "explain": "_explaining.explain",
     "get_cache": "_default",
     "get_metrics": "metrics._metrics",
     "map": "_map",
@@ -64,7 +64,7 @@ _HOMES = {
     "retried": "_retries.retried",
     "timed": "_timed",
     "timer": "_timed",
-    "verify": "_verify",
+    "verify": "_verifying.verify",
 }
 
 __all__ = [

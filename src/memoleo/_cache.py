@@ -12,13 +12,13 @@ from memoleo._calls import Calls
 from memoleo._choice import Loaded, choose
 from memoleo._contents import Contents
 from memoleo._events import Hook
-from memoleo._explain import Explanation
+from memoleo._explaining.explain import Explanation
 from memoleo._policy import make_policy
 from memoleo._store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
 from memoleo._urls import open_backend, shown_url
-from memoleo._verify import Verified
+from memoleo._verifying.verify import Verified
 from memoleo.backends._protocol import Backend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec

@@ -24,7 +24,7 @@ from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._compiled import UNSET
 from memoleo._decorating import hands_on, kind_of
-from memoleo._explain import Explanation
+from memoleo._explaining.explain import Explanation
 from memoleo._flow import Intent
 from memoleo._hot import compile_call, exchange, stub
 from memoleo._policy import Policy, make_policy

@@ -12,7 +12,7 @@ from memoleo import _settings, _switch
 from memoleo._compiled import Fragment
 from memoleo._drive import Driver
 from memoleo._entry import Entry
-from memoleo._explain import Explanation, explain_call, explain_key, record
+from memoleo._explaining.explain import Explanation, explain_call, explain_key, record
 from memoleo._flow import Intent
 from memoleo._policy import Freshness, Policy
 from memoleo._reader import NOT_LOOKED, NOTHING, Missed, Streak, memory_lookup, reader, store_lookup
@@ -23,7 +23,7 @@ from memoleo._stored import StoredEntry
 from memoleo._stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
 from memoleo._turn import Turn
-from memoleo._verify import Verifier, sampled
+from memoleo._verifying.verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec

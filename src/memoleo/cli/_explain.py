@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from memoleo._default import configure
-from memoleo._explain import Explanation
+from memoleo._explaining.explain import Explanation
 from memoleo._plain import plain
 from memoleo.cli._common import cache_option, json_option, open_cache, print_json
 from memoleo.cli._functions import find_function

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from memoleo import _settings, _switch
-from memoleo._differences import Difference, differences
 from memoleo._entry import Entry
 from memoleo._events import extras, logger
+from memoleo._explaining.differences import Difference, differences
 from memoleo._parts import Parts, read_parts
 from memoleo._store import Job, Store
 from memoleo._stored import StoredEntry

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from memoleo import _settings, _switch
-from memoleo._comparing import Change, change_between
 from memoleo._compiled import Fragment, nested
 from memoleo._drive import background
 from memoleo._entry import Entry
@@ -26,6 +25,7 @@ from memoleo._platform import renew_after_fork
 from memoleo._store import Job, Store, said
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
+from memoleo._verifying.comparing import Change, change_between
 from memoleo.errors import ConfigError
 from memoleo.keys._address import Key
 

@@ -1,0 +1,1 @@
+"""Why a call is answered from the cache, or is not."""

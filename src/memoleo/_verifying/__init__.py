@@ -1,0 +1,1 @@
+"""Whether what is served is still what one would get."""
