@@ -31,7 +31,7 @@ ASK: list[dict[str, Any]] = [{"role": "user", "content": "why?"}]
 
 @pytest.fixture(autouse=True)
 def _own_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memoleo._fingerprint._secrets", [b"s" * 32])
+    monkeypatch.setattr("memoleo._exchanges.fingerprint._secrets", [b"s" * 32])
     monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
 
 
@@ -429,7 +429,7 @@ def test_credentials_cannot_be_guessed_from_what_is_stored(
 ) -> None:
     """The fingerprint depends on the user's own secret, and holds nothing of the credentials."""
     first = place(headers={"Authorization": "Bearer a"})
-    monkeypatch.setattr("memoleo._fingerprint._secrets", [b"t" * 32])
+    monkeypatch.setattr("memoleo._exchanges.fingerprint._secrets", [b"t" * 32])
     assert place(headers={"Authorization": "Bearer a"}) != first
     assert place() == place()
 

@@ -28,7 +28,7 @@ NEW: dict[str, Any] = {"energy": 2**70, "details": {"b": 1.5, "a": [None, True]}
 
 @pytest.fixture(autouse=True)
 def _own_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memoleo._fingerprint._secrets", [b"s" * 32])
+    monkeypatch.setattr("memoleo._exchanges.fingerprint._secrets", [b"s" * 32])
     monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
 
 

@@ -14,7 +14,7 @@ from memoleo._platform import RenewedLock
 from memoleo.config import Settings
 
 if TYPE_CHECKING:
-    from memoleo._exchanges import Exchanges
+    from memoleo._exchanges.exchanges import Exchanges
     from memoleo.patches._http_stack import Stack
 
 __all__ = ["HttpPackage"]

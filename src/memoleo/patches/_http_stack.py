@@ -7,7 +7,7 @@ from typing import Any
 
 from memoleo import _switch
 from memoleo._cache import Cache
-from memoleo._exchanges import Exchange, Exchanges
+from memoleo._exchanges.exchanges import Exchange, Exchanges
 from memoleo._interrupts import pass_on
 from memoleo.config import Settings
 from memoleo.http_rules._messages import Request

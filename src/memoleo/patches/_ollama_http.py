@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from memoleo import _switch
-from memoleo._exchanges import Asking, Exchange, Exchanges, Lane, Sent
+from memoleo._exchanges.exchanges import Asking, Exchange, Exchanges, Lane, Sent
 from memoleo._interrupts import pass_on
 from memoleo._policy import Policy
 from memoleo._reader import Missed

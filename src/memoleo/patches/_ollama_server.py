@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from memoleo._fingerprint import fingerprint
+from memoleo._exchanges.fingerprint import fingerprint
 from memoleo.keys._canonical import canonical, frame
 
 __all__ = ["Server", "route_of", "server_at", "server_of", "transport_of"]

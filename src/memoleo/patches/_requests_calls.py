@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from xxhash import xxh3_128_digest
 
-from memoleo._exchanges import Exchange
+from memoleo._exchanges.exchanges import Exchange
 from memoleo.http_rules._messages import Answer
 from memoleo.patches._http_stack import Stack
 from memoleo.patches._requests_responses import request_of, response_of

@@ -18,7 +18,7 @@ from memoleo.errors import CircuitOpenError
 from memoleo.patches._http_package import HttpPackage
 
 if TYPE_CHECKING:
-    from memoleo._exchanges import Exchange
+    from memoleo._exchanges.exchanges import Exchange
     from memoleo.http_rules._messages import Answer
     from memoleo.patches._http_stack import Stack
 
@@ -88,7 +88,7 @@ def _send(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
 
 
 def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwargs: Any) -> Any:
-    from memoleo._exchanges import Sent
+    from memoleo._exchanges.exchanges import Sent
     from memoleo.patches._ollama_models import TIMEOUT
     from memoleo.patches._passing import passing
     from memoleo.patches._requests_calls import fits, hooked

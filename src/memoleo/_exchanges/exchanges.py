@@ -14,8 +14,8 @@ from memoleo import _settings, _switch
 from memoleo._breaker import Breakers, Permit, get_breakers
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
-from memoleo._exchange_parts import describe
-from memoleo._fingerprint import fingerprint
+from memoleo._exchanges.fingerprint import fingerprint
+from memoleo._exchanges.parts import describe
 from memoleo._flow import Intent
 from memoleo._interrupts import pass_on
 from memoleo._policy import Policy

@@ -1,0 +1,1 @@
+"""HTTP calls that are answered from a cache, whichever library makes them."""
