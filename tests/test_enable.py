@@ -16,8 +16,8 @@ import wrapt
 from scripted_ollama import ScriptedOllama
 
 import memoleo
-from memoleo._enable import _check_options
-from memoleo._patch import Patch
+from memoleo.patches._enable import _check_options
+from memoleo.patches._patch import Patch
 
 ORIGINAL = vars(ollama.Client)["_request"]
 AORIGINAL = vars(ollama.AsyncClient)["_request"]

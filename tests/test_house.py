@@ -27,9 +27,9 @@ FLOORS: list[tuple[str, set[str]]] = [
         "_config_files", "_config_keys", "_settings", "_switch", "config"
     }),
     ("parts", {
-        "_breaker", "_choice", "_decorating", "_imports", "_mapping", "_parts", "_patch",
-        "_policy", "_portable", "_progress", "_retries", "_singleflight", "_steps", "_stored",
-        "_stream", "_urls", "backends", "codecs", "keys", "metrics"
+        "_breaker", "_choice", "_decorating", "_mapping", "_parts", "_policy", "_portable",
+        "_progress", "_retries", "_singleflight", "_steps", "_stored", "_stream", "_urls",
+        "backends", "codecs", "keys", "metrics"
     }),
     ("head and hands", {
         "_calls", "_drive", "_explaining", "_flow", "_reader", "_remembered", "_store", "_turn",
@@ -39,8 +39,8 @@ FLOORS: list[tuple[str, set[str]]] = [
         "_cache", "_contents", "_default", "_exchanges"
     }),
     ("doors", {
-        "_cached", "_enable", "_hot", "_map", "_timed", "http", "launch", "leo", "otel",
-        "patches", "serve", "testing"
+        "_cached", "_hot", "_map", "_timed", "http", "launch", "leo", "otel", "patches", "serve",
+        "testing"
     }),
     ("street", {
         "__init__", "__main__", "cli", "demo"

@@ -42,7 +42,7 @@ def _restored() -> Iterator[None]:
 
 
 @pytest.fixture
-def on(server: ScriptedHttp, cache: memoleo.Cache) -> memoleo._enable.Enabled:  # type: ignore[name-defined]
+def on(server: ScriptedHttp, cache: memoleo.Cache) -> memoleo.patches._enable.Enabled:  # type: ignore[name-defined]
     return memoleo.enable("requests", rules=[rule(server, "*")], cache=cache)
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from memoleo._cache import Cache
     from memoleo._cached import CachedFunction, content_cached
     from memoleo._default import configure, get_cache
-    from memoleo._enable import disable, enable, proxy
     from memoleo._events import Event
     from memoleo._explaining.explain import Explanation, explain
     from memoleo._map import amap, map
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         MemoleoError,
     )
     from memoleo.metrics._metrics import Metrics, get_metrics
+    from memoleo.patches._enable import disable, enable, proxy
 
 _HOMES = {
     "BackendError": "errors",
@@ -52,14 +52,14 @@ _HOMES = {
     "bypass": "_switch",
     "configure": "_default",
     "content_cached": "_cached",
-    "disable": "_enable",
-    "enable": "_enable",
+    "disable": "patches._enable",
+    "enable": "patches._enable",
     "explain": "_explaining.explain",
     "get_cache": "_default",
     "get_metrics": "metrics._metrics",
     "map": "_map",
     "observe": "_switch",
-    "proxy": "_enable",
+    "proxy": "patches._enable",
     "refresh": "_switch",
     "retried": "_retries.retried",
     "timed": "_timed",

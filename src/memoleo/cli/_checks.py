@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memoleo._default import default_url
-from memoleo._enable import enable
 from memoleo._health import (
     NOT_KEPT,
     Finding,
@@ -26,6 +25,7 @@ from memoleo.backends._protocol import Backend
 from memoleo.cli._common import is_store, store_path
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
+from memoleo.patches._enable import enable
 
 __all__ = ["examine"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from memoleo._enable import enable
 from memoleo._events import extras, logger
-from memoleo._imports import spare_imports
 from memoleo._switch import OBSERVED
 from memoleo.hooks import listen
 from memoleo.launch._observed import OUTCOMES, Recorder
+from memoleo.patches._enable import enable
+from memoleo.patches._imports import spare_imports
 
 __all__ = ["begin"]
 

@@ -12,10 +12,10 @@ import msgspec
 from memoleo import _settings
 from memoleo._config_files import anchored
 from memoleo._default import get_cache
-from memoleo._enable import enable
-from memoleo._imports import awaited
 from memoleo._switch import OBSERVED
 from memoleo.errors import ConfigError
+from memoleo.patches._enable import enable
+from memoleo.patches._imports import awaited
 
 __all__ = ["Command", "prepare"]
 

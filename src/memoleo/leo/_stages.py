@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from memoleo._patch import Patch
 from memoleo._platform import RenewedLock
 from memoleo._timed import timed
+from memoleo.patches._patch import Patch
 
 __all__ = ["time_stage"]
 

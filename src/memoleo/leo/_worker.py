@@ -10,10 +10,10 @@ import msgspec
 
 from memoleo import _settings
 from memoleo._cache import Cache
-from memoleo._enable import enable
 from memoleo.config import Settings, load_settings
 from memoleo.errors import ConfigError
 from memoleo.leo._stages import time_stage
+from memoleo.patches._enable import enable
 
 __all__ = ["enable_caching_for_worker"]
 

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memoleo._cache import Cache
-from memoleo._imports import when_imported
-from memoleo._patch import Patch
 from memoleo._platform import RenewedLock
 from memoleo.config import Settings
+from memoleo.patches._imports import when_imported
+from memoleo.patches._patch import Patch
 
 if TYPE_CHECKING:
     from memoleo._exchanges.exchanges import Exchanges

@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from memoleo._patch import Patch
 from memoleo.patches._http_package import HttpPackage
+from memoleo.patches._patch import Patch
 
 if TYPE_CHECKING:
     from memoleo.patches._http_stack import Stack

@@ -15,15 +15,15 @@ from types import ModuleType
 from typing import Any
 
 from memoleo._cache import Cache
-from memoleo._imports import when_imported
-from memoleo._patch import Patch
 from memoleo._platform import RenewedLock
 from memoleo.config import Settings
 from memoleo.errors import ConfigError
+from memoleo.patches._imports import when_imported
 from memoleo.patches._ollama_answers import Answers
 from memoleo.patches._ollama_hits import ABSENT
 from memoleo.patches._ollama_rules import OPTIONS, make_rules
 from memoleo.patches._ollama_sending import BELOW
+from memoleo.patches._patch import Patch
 
 __all__ = ["OllamaPackage", "is_client", "wrapped_client"]
 

@@ -13,9 +13,9 @@ from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from memoleo._patch import Patch
 from memoleo.errors import CircuitOpenError
 from memoleo.patches._http_package import HttpPackage
+from memoleo.patches._patch import Patch
 
 if TYPE_CHECKING:
     from memoleo._exchanges.exchanges import Exchange

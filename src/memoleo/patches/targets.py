@@ -11,12 +11,12 @@ import msgspec
 
 from memoleo._cache import Cache
 from memoleo._events import extras
-from memoleo._imports import forget_import, initializing, on_import
-from memoleo._patch import Patch
 from memoleo._platform import RenewedLock
 from memoleo._targets import Target
 from memoleo.errors import ConfigError
 from memoleo.patches._holders import rebind, unreachable
+from memoleo.patches._imports import forget_import, initializing, on_import
+from memoleo.patches._patch import Patch
 from memoleo.patches._places import is_module, nearest, nearest_module, places
 from memoleo.patches._standins import StandIn, stand_in
 from memoleo.patches._telling import tell
