@@ -170,6 +170,54 @@ def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
     assert stops > 30
 
 
+HIT = ("_entry.py", "<memoleo>")
+
+
+@pytest.mark.parametrize("store", ["memory://", "sqlite:///c.db?memory=0"])
+def test_an_alarm_while_a_hit_is_read_is_not_lost(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any line between finding an entry and handing out its value: it is raised, and no more."""
+    monkeypatch.chdir(tmp_path)
+    runs = []
+
+    @content_cached(cache=Cache(store, metrics=Metrics()), ttl="forever", version=1)
+    def double(number: int) -> list[int]:
+        runs.append(number)
+        return [2 * number]
+
+    double(1)
+    left = 0
+
+    def ring_after(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(HIT):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                signal.raise_signal(signal.SIGALRM)
+        return ring_after
+
+    traced = sys.gettrace()
+    with handled_by(too_late):
+        for line in range(1, 100):
+            left = line
+            sys.settrace(ring_after)
+            try:
+                assert double(1) == [2]
+                rung = False
+            except Late:
+                rung = True
+            finally:
+                sys.settrace(traced)
+            assert rung == (left <= 0)
+            if left > 0:
+                break
+    assert line > 10
+    assert runs == [1]
+
+
 def by_requests(url: str) -> None:
     requests.post(f"{url}/api/generate", json={"model": "m", "prompt": "why?", "stream": False})
 

@@ -86,7 +86,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
             body = block[SEAL:] if len(block) < COPIED else memoryview(block)[SEAL:]
             if checksum(body, _seed(key)) == block[:SEAL]:
                 return decode_body(body)
-        except Exception as error:
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            # No more than these: a time limit by a signal may raise here as well.
             raise CorruptEntry(f"unreadable block under {key.hex()}: {error}") from None
         raise CorruptEntry(f"checksum mismatch under {key.hex()}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from memoleo._compiled import POSITIONAL, Fragment, Parameter, compile_function, nested
 from memoleo._entry import Entry
+from memoleo._interrupts import pass_on
 from memoleo._store import Job, Store
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
@@ -115,8 +116,8 @@ if $entry is not None and $entry.codec == $codec:
   try:
    $payload = $entry.payload
    $value = {decode}
-  except $Exception:
-   pass
+  except $Exception as $error:
+   $pass_on($error)
   else:
    $touch($key)
 {serve}"""
@@ -135,8 +136,8 @@ if not {in_a_row} and not $reads.failing:
     try:
      $payload = $entry.payload
      $value = {decode}
-    except $Exception:
-     pass
+    except $Exception as $error:
+     $pass_on($error)
     else:
 {serve}
    $missed = $Missed(True, $entry)"""
@@ -213,6 +214,7 @@ def _lookup(lines: str, depth: int, job: Job, names: dict[str, Any], **more: str
         "local": job.counters.local,
         "NOT_LOOKED": NOT_LOOKED,
         "Exception": Exception,
+        "pass_on": pass_on,
         "len": len,
     }
     return Fragment(text, {**names, **common})
