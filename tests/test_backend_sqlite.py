@@ -352,6 +352,35 @@ def test_keys_of_one_hash_are_told_apart(path: Path, monkeypatch: pytest.MonkeyP
     backend.close()
 
 
+@pytest.mark.parametrize(
+    "change", ["RENAME TO store", "RENAME COLUMN hash TO mark", "ADD COLUMN extra"]
+)
+@pytest.mark.parametrize("writes", [False, True], ids=["get", "set"])
+def test_a_file_that_a_later_memoleo_takes_over_is_let_go(
+    path: Path, change: str, writes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that gets a later format while it is open is not damaged, and is used no more."""
+    backend = SQLiteBackend(path)
+    backend.set(key(1), entry(1))
+    later = sqlite3.connect(path, isolation_level=None)
+    later.executescript(
+        f"BEGIN; ALTER TABLE entries {change}; PRAGMA user_version = {schema.FORMAT + 1}; COMMIT"
+    )
+    later.close()
+    if "ADD" in change:
+        # Nothing that is asked of it fails, so that it shows only when the file is looked at.
+        monkeypatch.setattr(backend._runner, "next_look", 0.0)
+    for _ in range(2):
+        with pytest.raises(BackendError, match="upgrade memoleo"):
+            backend.set(key(2), entry(2)) if writes else backend.get(key(1))
+    backend.close()
+    assert not list(path.parent.glob("*.corrupt-*"))
+    after = sqlite3.connect(path)
+    (table,) = after.execute("SELECT max(name) FROM sqlite_master WHERE sql LIKE '%expires%'")
+    assert after.execute(f"SELECT count(*) FROM {table[0]}").fetchone() == (1,)
+    after.close()
+
+
 def test_a_backend_that_is_forgotten_closes_itself(path: Path) -> None:
     """Nothing is left open, and nothing warned about, when nobody closed it."""
     backend = SQLiteBackend(path)

@@ -390,6 +390,29 @@ def test_a_disk_that_was_full_before(small_disk: Path) -> None:
     backend.close()
 
 
+def test_an_older_file_on_a_full_disk(small_disk: Path) -> None:
+    """It is not begun to be rewritten where there is no room, and read once there is."""
+    path = small_disk / "store.db"
+    shutil.copy(Path(__file__).parent.parent / "data" / "format2.sqlite", path)
+    fill(small_disk)
+    ballast = small_disk / "ballast"
+    os.truncate(ballast, ballast.stat().st_size - 65_536)
+    key = (7).to_bytes(32, "big")
+    backend = SQLiteBackend(path)
+    with pytest.raises(BackendError, match="no room to rewrite"):
+        backend.get(key)
+    ballast.unlink()
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            assert backend.get(key) is not None
+            break
+        except BackendError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    backend.close()
+
+
 @pytest.mark.parametrize("reopened", [False, True], ids=["open", "reopened"])
 def test_a_disk_that_fills_up(small_disk: Path, reopened: bool) -> None:
     """When the disk fills up, what is stored stays readable; with room again, storing works."""

@@ -19,6 +19,7 @@ from memoleo._platform import renew_after_fork
 from memoleo.backends._sqlite_connections import Connections, Link
 from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
 from memoleo.backends._sqlite_leases import Leases
+from memoleo.backends._sqlite_schema import is_later
 from memoleo.errors import BackendError
 
 __all__ = ["Runner", "Unready"]
@@ -204,7 +205,7 @@ class Runner:
         if not shrunk and now < self.next_look:
             return link
         self.next_look = now + _LOOK_EVERY
-        if is_stale(self.path, link.identity) or shrunk:
+        if is_stale(self.path, link.identity) or shrunk or _is_later(link):
             self.connections.close()
         elif link.mode != "mode=rw":
             link.close()  # the file or its folder may be writable by now
@@ -233,7 +234,10 @@ class Runner:
         if not isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
             raise self._failure("other", error) from error
         fault = classify(error)
-        if fault == "corrupt":
+        if fault == "corrupt" and _is_later(link or getattr(self.connections.local, "link", None)):
+            # Sound, but unknown: whoever opens it again is told so.
+            self.connections.close()
+        elif fault == "corrupt":
             self._repair(link.identity if link else self.connections.failed, error)
         elif fault == "moved" or (fault == "other" and reading and attempt == 0):
             # A log that was cut off gives I/O errors until everybody has let go of it.
@@ -272,6 +276,23 @@ class Runner:
             del _writers[self.path]
         self.writer = _one_writer(self.path)
         self.turn = self.writer.lock
+
+
+def _is_later(link: Link | None) -> bool:
+    import sqlite3
+
+    if link is None:
+        return False
+    try:
+        with link.lock:
+            if link.raw is None:
+                return False
+            # Whatever is in the way, a lock or damage, what is asked of it next meets it too.
+            link.execute("PRAGMA busy_timeout = 0")
+            link.patience = 0.0
+            return is_later(link.raw)
+    except sqlite3.Error:
+        return False
 
 
 class _Writer:

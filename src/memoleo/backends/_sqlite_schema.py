@@ -13,6 +13,7 @@ the later one replaces the other.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -22,7 +23,7 @@ from memoleo.errors import BackendError
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["APPLICATION_ID", "FORMAT", "hash_of", "prepare", "read_format"]
+__all__ = ["APPLICATION_ID", "FORMAT", "hash_of", "is_later", "prepare", "read_format"]
 
 APPLICATION_ID = 0x6D6C656F
 """What marks the header of a file as ours: "mleo" in ASCII."""
@@ -107,7 +108,8 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     Raises
     ------
     BackendError
-        the file was written by a later memoleo, or by another program; it is left as it is
+        the file was written by a later memoleo, or by another program, or there is no room to
+        rewrite it; it is left as it is
     sqlite3.Error
         it is damaged, locked, or can't be written
     """
@@ -117,6 +119,9 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     if not present:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    elif _lacks_room(connection, path):
+        # Found out now: to fail half-way takes seconds, and would be tried again and again.
+        raise BackendError(f"there is no room to rewrite {path}, which has format {present}")
     connection.create_function("hash_of", 1, hash_of, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -131,6 +136,20 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _lacks_room(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether a disk can't hold the entries twice more: in the log, and then in the file."""
+    import shutil
+
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    try:
+        room = shutil.disk_usage(os.path.dirname(path)).free
+    except OSError:  # nobody can tell
+        return False
+    return room < 2 * int(size) * int(pages - free)
 
 
 def read_format(connection: sqlite3.Connection, path: str) -> int:
@@ -164,6 +183,13 @@ def read_format(connection: sqlite3.Connection, path: str) -> int:
             "upgrade memoleo, or give the cache another file"
         )
     return int(version)
+
+
+def is_later(connection: sqlite3.Connection) -> bool:
+    """Whether a later memoleo has rewritten a file since it was opened."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(application == APPLICATION_ID and version > FORMAT)
 
 
 def _split(script: str) -> list[str]:
