@@ -188,8 +188,7 @@ class CachedFunction(WrappedCallable[P, R]):
             is_default=self._cache is None,
             slowly=self._slowly,
             begin=partial(self._turn, self._attached, calls.abegin if awaits else calls.begin),
-            failed=driver.afailed if awaits else driver.failed,
-            returned=driver.areturned if awaits else driver.returned,
+            perform=driver.aperform if awaits else driver.perform,
             awaits=awaits,
         )
         mine = object()

@@ -191,8 +191,8 @@ class Calls:
     def begin(self, job: Job, missed: Missed) -> Turn:
         """Do what comes before the function of a plain call is run, or instead of it.
 
-        Whoever asks for it runs the function if `Turn.outcome` is `None`, tells `driver` how it
-        went, and then concludes the turn.
+        Whoever asks for it runs the function if `Turn.outcome` is `None`, lets `driver` perform
+        what comes after it, and then concludes the turn.
         """
         if job.policy.variants != 1:
             job = self._variant(job)

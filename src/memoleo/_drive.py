@@ -56,16 +56,8 @@ class Driver:
     def begin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what comes before the user's function; see `Turn.outcome` for what comes next."""
         turn = Turn(self.store, self._flights, job, intent, found)
-        self._perform(turn, None)
+        self.perform(turn, None)
         return turn
-
-    def returned(self, turn: Turn, value: Any) -> None:
-        """Do what comes after the user's function returned."""
-        self._perform(turn, turn.returned(value))
-
-    def failed(self, turn: Turn, error: BaseException) -> None:
-        """Do what comes after the user's function raised."""
-        self._perform(turn, turn.failed(error))
 
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
@@ -76,13 +68,21 @@ class Driver:
                 if job.streamed:
                     value = record(value, turn.recording())
             except BaseException as error:
-                self.failed(turn, error)
+                self.perform(turn, turn.failed(error))
             else:
-                self.returned(turn, value)
+                self.perform(turn, turn.returned(value))
         return conclude(turn)
 
-    def _perform(self, turn: Turn, answer: Any) -> None:
-        """Perform steps until the user's function is to be run, or all is done."""
+    def perform(self, turn: Turn, answer: Any) -> None:
+        """Perform steps until the user's function is to be run, or all is done.
+
+        Parameters
+        ----------
+        turn
+            the call
+        answer
+            what comes of the step before: after the function, `Turn.returned` or `Turn.failed`
+        """
         job, store = turn.job, self.store
         send = turn.steps.send
         try:
@@ -103,7 +103,9 @@ class Driver:
                     answer = turn.at_once(step, replay, self._remembered)
         except StopIteration as stop:
             # The collector may have closed the flow of a call that it closes as well.
-            turn.end(stop.value or answer)
+            if turn.flight is not None or turn.lease is not None:
+                turn.land(None, failed=True)
+            turn.outcome = stop.value or answer
         except BaseException:
             turn.land(None, failed=True)
             raise
@@ -111,16 +113,8 @@ class Driver:
     async def abegin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what `begin` does, waiting in the current task."""
         turn = Turn(self.store, self._flights, job, intent, found)
-        await self._aperform(turn, None)
+        await self.aperform(turn, None)
         return turn
-
-    async def areturned(self, turn: Turn, value: Any) -> None:
-        """Do what `returned` does, waiting in the current task."""
-        await self._aperform(turn, turn.returned(value))
-
-    async def afailed(self, turn: Turn, error: BaseException) -> None:
-        """Do what `failed` does, waiting in the current task."""
-        await self._aperform(turn, turn.failed(error))
 
     async def arun(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current task; return its value or raise its error."""
@@ -130,12 +124,13 @@ class Driver:
                 value = job.compute()
                 value = await (arecord(value, turn.recording()) if job.streamed else value)
             except BaseException as error:
-                await self.afailed(turn, error)
+                await self.aperform(turn, turn.failed(error))
             else:
-                await self.areturned(turn, value)
+                await self.aperform(turn, turn.returned(value))
         return conclude(turn)
 
-    async def _aperform(self, turn: Turn, answer: Any) -> None:
+    async def aperform(self, turn: Turn, answer: Any) -> None:
+        """Do what `perform` does, waiting in the current task."""
         job, store = turn.job, self.store
         remote = store.remote
         send = turn.steps.send
@@ -158,7 +153,9 @@ class Driver:
                     answer = turn.at_once(step, areplay, self._remembered)
         except StopIteration as stop:
             # The collector may have closed the flow of a call that it closes as well.
-            turn.end(stop.value or answer)
+            if turn.flight is not None or turn.lease is not None:
+                turn.land(None, failed=True)
+            turn.outcome = stop.value or answer
         except BaseException:
             turn.land(None, failed=True)
             raise

@@ -9,7 +9,7 @@ import xxhash
 
 from memoleo.errors import CorruptEntry
 
-__all__ = ["COPIED", "SEAL", "Entry", "checksum", "decode_body"]
+__all__ = ["COPIED", "SEAL", "Entry", "checksum", "decode_body", "encode_body"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     def to_bytes(self, key: bytes) -> bytes:
         """Return the entry as one block, with a checksum over it and the key in front."""
-        body = _encode(self)
+        body = encode_body(self)
         return checksum(body, _seed(key)) + body
 
     @classmethod
@@ -98,7 +98,7 @@ SEAL = 16
 COPIED = 16_384
 """Bytes of a block below which its seal is cut off more quickly by a copy than by a view."""
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_body = msgspec.msgpack.Encoder().encode
 decode_body = msgspec.msgpack.Decoder(Entry).decode
 checksum = xxhash.xxh3_128_digest
 _seed = xxhash.xxh3_64_intdigest

@@ -54,9 +54,9 @@ if $turn.outcome is None:
  try:
   $value = {await_}$function({arguments})
  except $BaseException as $error:
-  {await_}$failed($turn, $error)
+  {await_}$perform($turn, $turn.failed($error))
  else:
-  {await_}$returned($turn, $value)
+  {await_}$perform($turn, $turn.returned($value))
 return $conclude($turn)"""
 
 
@@ -89,8 +89,7 @@ def compile_call(
     is_default: bool,
     slowly: Callable[..., Any],
     begin: Callable[..., Any],
-    failed: Callable[..., Any],
-    returned: Callable[..., Any],
+    perform: Callable[..., Any],
     awaits: bool,
 ) -> FunctionType:
     """Compile the calls of one function.
@@ -111,8 +110,8 @@ def compile_call(
         what it holds for, and whether the cache is only the default one until there is another
     slowly
         answers the calls that aren't plain, from their positional and keyword arguments
-    begin, failed, returned
-        what is done before and after the function is run
+    begin, perform
+        what is done before and after the function is run; see `Driver`
     awaits
         whether it is a coroutine function
     """
@@ -131,8 +130,7 @@ def compile_call(
         "function": function,
         "keyer": keyer,
         "begin": begin,
-        "failed": failed,
-        "returned": returned,
+        "perform": perform,
         "conclude": conclude,
         "partial": partial,
         "KeyingError": KeyingError,

@@ -180,13 +180,6 @@ class Store:
             job = msgspec.structs.replace(job, key=key)
         if parts is None:
             parts = b"" if job.describe is None else self.parts.make(job.describe)
-        entry = self.entry(job, result, parts)
-        if entry is not None:
-            self.put(job, entry)
-        return entry
-
-    def entry(self, job: Job, result: Returned, parts: bytes = b"") -> Entry | None:
-        """Return the entry of a result, or `None` if it isn't to be stored or can't be."""
         policy = job.policy
         value = result.value
         try:
@@ -203,7 +196,7 @@ class Store:
         except Exception as error:
             self.refuse(job, error)
             return None
-        return Entry(
+        entry = Entry(
             payload,
             job.codec.name,
             self.clock(),
@@ -216,6 +209,8 @@ class Store:
             policy.label,
             parts,
         )
+        self.put(job, entry)
+        return entry
 
     def keeps(self, job: Job, result: Returned | Failed) -> bool:
         """Whether a result is one that would be stored, as far as it can be told by looking."""

@@ -120,12 +120,6 @@ class Turn:
         self.store.tell_call(self.job, ms, error=error)
         return Failed(error, ms)
 
-    def end(self, outcome: Returned | Failed) -> None:
-        """Note how the flow ended, and give back what it held."""
-        if self.flight is not None or self.lease is not None:
-            self.land(None, failed=True)
-        self.outcome = outcome
-
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
         # Neither is forgotten before it is back: `__del__` completes what a signal handler stopped.

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import xxhash
 
-from memoleo._entry import COPIED, SEAL, Entry, checksum, decode_body
+from memoleo._entry import COPIED, SEAL, Entry, checksum, decode_body, encode_body
 from memoleo._interrupts import pass_on
 from memoleo._platform import SLOTS, renew_after_fork
 from memoleo._units import parse_count, parse_duration, parse_size
@@ -160,13 +160,15 @@ class SQLiteBackend:
 
     def set(self, key: bytes, entry: Entry) -> None:
         """See `Backend.set`."""
-        block = entry.to_bytes(key)
+        number = _hash(key)
+        body = encode_body(entry)
+        block = checksum(body, number) + body  # `Entry.to_bytes`, in place
         if len(block) > self.max_bytes:
             self.delete(key)
             return
         created = entry.created
         expires = created + entry.ttl + entry.keep
-        row = (_hash(key) >> 1, key, entry.type, entry.label, created, expires, _time(), block)
+        row = (number >> 1, key, entry.type, entry.label, created, expires, _time(), block)
         room = self._room
         if entry.tags or not self._add(row):
             self._replace(key, entry, row)
