@@ -14,7 +14,6 @@ try again, or raise `CircuitOpenError` where the user asked to fail fast.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from enum import Enum
 from math import inf
@@ -23,6 +22,7 @@ import msgspec
 
 from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.config import Settings
 from memoleo.errors import CircuitOpenError, ConfigError
@@ -185,7 +185,7 @@ class Breakers:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def enter(self, host: str, now: float) -> Permit:
         """Say whether a call may go to a host, and count it in.

@@ -7,6 +7,8 @@ So a fork waits for the imports that begin inside `importing`.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from memoleo._platform import RenewedLock
 
 __all__ = ["importing"]
@@ -19,11 +21,16 @@ class _Importing(RenewedLock):
     """``with importing:`` around imports inside functions."""
 
     def _before_fork(self) -> None:
-        self._lock.acquire(timeout=_PATIENCE)
+        self.acquire(timeout=_PATIENCE)
 
     def _after_fork_in_parent(self) -> None:
         # Who did not get it in time does not own it, and leaves it to its owner.
-        self.__exit__()
+        with suppress(RuntimeError):
+            self.release()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._after_fork_in_parent()
 
 
 importing = _Importing()

@@ -6,11 +6,11 @@ workers, each of which takes the next call as soon as it has finished one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sized
 from typing import Any, NamedTuple
 
 from memoleo._events import extras, logger
+from memoleo._locks import Lock
 from memoleo._notes import add_note
 from memoleo.errors import ConfigError
 
@@ -69,8 +69,8 @@ class Mapping:
         self._done = 0
         self._ended = False
         # Inputs may wait for what becomes of earlier ones: results need no lock of theirs.
-        self._taking = threading.Lock()
-        self._lock = threading.Lock()
+        self._taking = Lock()
+        self._lock = Lock()
 
     def next(self) -> Work | None:
         """Return the next call to make, or `None` if there is no further one."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,6 +21,7 @@ import xxhash
 from memoleo import _settings
 from memoleo._events import extras, logger
 from memoleo._interrupts import pass_on
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Backend, Notebook
 from memoleo.backends.memory import MemoryBackend
@@ -145,7 +145,7 @@ class PartsMaker:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._portraits: dict[int, _Named] = {}
         self._known: dict[bytes, tuple[bytes, Inner | None]] = {}
         self._names: dict[tuple[Any, ...], bytes] = {}

@@ -7,7 +7,6 @@ system it runs on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import stat
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, NoReturn
+
+from memoleo._locks import Lock
 
 __all__ = [
     "RenewedLock",
@@ -65,26 +66,20 @@ def renew_after_fork(obj: Any) -> None:
         )
 
 
-class RenewedLock:
-    """A re-entrant lock that is free in a forked child, whoever held it in the parent.
+class RenewedLock(Lock):
+    """A `Lock` that is free in a forked child, unless the thread that forked holds it.
 
     For what is whole at any moment: the child goes on with it as it is.
     """
 
+    __slots__ = ()
+
     def __init__(self) -> None:
-        self._after_fork()
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *details: object) -> None:
-        # A child that the holder itself has forked has another lock by now.
-        with contextlib.suppress(RuntimeError):
-            self._lock.release()
+        if not self._is_owned():
+            self._at_fork_reinit()
 
 
 def _call_all(name: str) -> None:
@@ -165,7 +160,7 @@ class WatchedFile:
     """
 
     _watched: ClassVar[dict[tuple[int, int], WatchedFile]] = {}
-    _lock = threading.Lock()
+    _lock = Lock()
     _PARKED = 32
 
     def __init__(self, descriptor: int, path: str) -> None:
@@ -227,7 +222,7 @@ class WatchedFile:
     @classmethod
     def _after_fork(cls) -> None:
         # Descriptors stay valid in a child, but who used them there is gone.
-        cls._lock = threading.Lock()
+        cls._lock = Lock()
         for watched in cls._watched.values():
             watched.users = 0
 
@@ -278,7 +273,7 @@ class LockFile:
         self.identity = identity
         self.users = 0
         self._held: dict[int, weakref.ref[ByteLock]] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def acquire(self, offset: int) -> ByteLock | None:
         """Lock one byte without waiting; `None` if another holds it, in any process.
@@ -351,11 +346,11 @@ class LockFile:
     def _after_fork(self) -> None:
         # A child holds none of its parent's locks.
         self._held = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
 
 _lock_files: dict[tuple[int, int], LockFile] = {}
-_lock_files_lock = threading.Lock()
+_lock_files_lock = Lock()
 
 
 def open_lock_file(path: str) -> LockFile:
@@ -403,7 +398,7 @@ else:
 
 def _renew_registries() -> None:
     global _lock_files_lock
-    _lock_files_lock = threading.Lock()
+    _lock_files_lock = Lock()
     WatchedFile._after_fork()
 
 

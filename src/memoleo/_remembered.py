@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._store import Job
 
@@ -48,7 +48,7 @@ class Remembered:
             self._observed.pop(job.key, None)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._turns: dict[bytes, int] = {}
         self._observed: dict[bytes, float] = {}
 

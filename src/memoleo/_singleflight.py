@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from memoleo._importing import importing
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._steps import Followed
 from memoleo.backends._protocol import Lease
@@ -85,7 +86,7 @@ class _Waits:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._flights: dict[Hashable, Flight] = {}
 
     def begin(self, caller: Hashable, flight: Flight, *, blocking: bool) -> bool:
@@ -120,7 +121,7 @@ class Flights:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._flights: dict[bytes, Flight] = {}
 
     def join(self, mine: Flight) -> Flight:

@@ -6,8 +6,7 @@ a call took that succeeded in the end. Where it is empty, errors are final at on
 
 from __future__ import annotations
 
-import threading
-
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 
 __all__ = ["RetryBudget"]
@@ -37,7 +36,7 @@ class RetryBudget:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def take(self, host: str, now: float) -> bool:
         """Take a token, and return whether there was one.

@@ -20,6 +20,7 @@ from memoleo._compiled import Fragment, nested
 from memoleo._drive import background
 from memoleo._entry import Entry
 from memoleo._events import logger
+from memoleo._locks import Lock
 from memoleo._parts import notebook
 from memoleo._platform import renew_after_fork
 from memoleo._store import Job, Store, said
@@ -137,7 +138,7 @@ class Verification:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def draws(self) -> bool:
         """Whether chance picks this hit."""

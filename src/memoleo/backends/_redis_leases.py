@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Lease
 from memoleo.backends._redis_commands import Command
@@ -44,7 +45,7 @@ class Leases:
 
     def _after_fork(self) -> None:
         # The parent's leases are renewed, and released, by the parent.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._held: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._changed = threading.Event()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from memoleo._interrupts import interruption
+from memoleo._locks import Lock
 from memoleo._platform import WatchedFile, make_private_folder, renew_after_fork
 from memoleo.backends._sqlite_faults import (
     classify,
@@ -47,7 +48,7 @@ _TURN = 2.0
 # Opening takes locks inside SQLite that no connection stands for yet. One at a time in a process,
 # and none during a fork; re-entrant, since every backend asks for it before a fork. Nobody waits
 # for it for long: a file of an older format is rewritten when it is opened.
-_opening = threading.RLock()
+_opening = Lock()
 
 
 # If a backend that nobody closed ends in a reference cycle, the collector must not reach the
@@ -85,10 +86,10 @@ class Link:
         _raws.add(raw)
         self.cursor = raw.cursor()
         self.execute = self.cursor.execute
-        # Re-entrant: in Python 3.14 a signal may come between taking a lock and what is inside.
-        self.lock = threading.RLock()
-        # For the paths of hits and misses: ``with`` takes three times as long.
-        self.enter = self.lock.acquire
+        self.lock = Lock()
+        # For the paths of hits and misses: ``with`` takes three times as long. Whoever calls these
+        # releases what an exception of a signal handler left locked.
+        self.enter = super(Lock, self.lock).acquire
         self.leave = self.lock.release
         self.file = file
         self.watch = file.length
@@ -150,7 +151,7 @@ class Connections:
         self.timeout = timeout
         self.local = threading.local()
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._held: list[Any] = []
         self._inherited: list[Link] = []
         renew_after_fork(self)
@@ -346,7 +347,7 @@ class Connections:
 
     def _after_fork(self) -> None:
         global _opening
-        _opening = threading.RLock()
+        _opening = Lock()
         self._held = []
         # "Do not even call sqlite3_close() on a connection that was opened in the parent"
         # (https://www.sqlite.org/howtocorrupt.html, 2.6): they are given up, not closed.
@@ -355,7 +356,7 @@ class Connections:
         self._inherited = []
         self._links = weakref.WeakSet()
         self.local = threading.local()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
 
 class _Abandoned(msgspec.Struct, gc=False):

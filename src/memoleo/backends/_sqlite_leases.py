@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 
+from memoleo._locks import Lock
 from memoleo._platform import SLOTS, LockFile, open_lock_file, renew_after_fork
 from memoleo.backends._protocol import Lease
 
@@ -44,7 +44,7 @@ class Leases:
         self._store = path
         self._file: LockFile | None = None
         self._next_look = 0.0
-        self._lock = threading.Lock()
+        self._lock = Lock()
         renew_after_fork(self)
 
     def take(self, place: int) -> Lease | None:
@@ -106,7 +106,7 @@ class Leases:
         return file
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
 
 class _Unlocked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from memoleo._entry import Entry
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_count, parse_size
 from memoleo.backends._notes import Notes
@@ -54,7 +54,7 @@ class MemoryBackend:
         self.evictions: dict[str, int] = {}
         self._order = _Order(self.max_bytes, self.live, self._notes, self.evictions)
         self._recent: dict[bytes, None] = {}
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._quiet = False
         renew_after_fork(self)
 
@@ -201,7 +201,7 @@ class MemoryBackend:
             self._lock.release()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         if not self._quiet:
             self._reset()
         self._quiet = False

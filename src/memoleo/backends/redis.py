@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from memoleo._breaker import BreakerPolicy, Breakers
 from memoleo._entry import Entry
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_duration
 from memoleo.backends._protocol import BackendStats, Lease
@@ -113,7 +113,7 @@ class RedisBackend:
 
     def _after_fork(self) -> None:
         self._epoch_until = 0.0
-        self._bumping = threading.Lock()
+        self._bumping = Lock()
 
     @property
     def place(self) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memoleo import _switch
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._units import parse_duration
 from memoleo.backends._redis_commands import Command
@@ -79,7 +79,7 @@ class _RestServer:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._client: httpx.Client | None = None
 
     def run(self, commands: Sequence[Command], *, atomic: bool) -> list[Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import httpx
 
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.http._slots import Slots
 from memoleo.http._sockets import Sockets
@@ -111,7 +111,7 @@ class Pools:
 
     def _after_fork(self) -> None:
         # A child must not speak on its parent's connections, nor close them properly.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         inherited: dict[asyncio.AbstractEventLoop, Pool] = getattr(self, "_pools", {})
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
         for pool in inherited.values():

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.metrics._keeper import keeper
 
@@ -167,7 +168,7 @@ class CacheCounters:
     def __init__(self, parent: CacheCounters | None = None) -> None:
         self._parent = parent
         # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         # Each cell with what it held when counting began; a cell may serve a parent as well.
         self._cells: dict[Cell, tuple[float, ...]] = {}
         self._gone = [0.0] * len(FIELDS)
@@ -238,7 +239,7 @@ class CacheCounters:
                 self._cells[cell] = cell.values()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self.reset()
 
 

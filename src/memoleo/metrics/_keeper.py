@@ -17,6 +17,7 @@ from typing import Protocol
 
 from memoleo import _settings
 from memoleo._events import extras, logger
+from memoleo._locks import Lock
 from memoleo._platform import on_termination, renew_after_fork
 
 __all__ = ["Keeper", "Target", "keeper"]
@@ -50,7 +51,7 @@ class Keeper:
         self._counting = False
         self._registered = False
         self._told = False
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         renew_after_fork(self)
@@ -177,7 +178,7 @@ class Keeper:
         self._tell_multiprocessing()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._thread = None
         if self._counting and self._targets:
             self._awake = True

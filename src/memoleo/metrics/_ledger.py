@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memoleo._events import Spell, extras, logger
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.errors import BackendError
 from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
@@ -238,4 +239,4 @@ def ledger_at(cache_path: str | None) -> Ledger:
 
 
 _ledgers: weakref.WeakValueDictionary[str, Ledger] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = Lock()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from memoleo import _settings
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._urls import open_backend
 from memoleo.errors import ConfigError
@@ -36,7 +36,7 @@ class OperationStats:
         self.succeeded = Recorder()
         self.failed = Recorder()
         # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._new = OperationTotals()
         self._taken = OperationTotals()
         self._owed = OperationTotals()
@@ -88,7 +88,7 @@ class OperationStats:
             self._new, self._taken = OperationTotals(), OperationTotals()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self.succeeded._after_fork()
         self.failed._after_fork()
         self._new, self._taken, self._owed = (OperationTotals() for _ in range(3))
@@ -113,7 +113,7 @@ class Metrics:
         self._ledgers: list[Ledger] = []
         self._has_caches = False
         # Re-entrant, since a signal handler may call into memoleo while its thread holds it.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         renew_after_fork(self)
 
     def operation(self, name: str) -> OperationStats:
@@ -299,7 +299,7 @@ class Metrics:
             operation.failed.wake_again()
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         for operation in self._operations.values():
             operation._after_fork()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
+from memoleo._locks import Lock
 from memoleo.metrics._keeper import keeper
 from memoleo.metrics._sketch import Sketch
 
@@ -28,7 +27,7 @@ class Recorder:
     def __init__(self) -> None:
         # A signal handler may record, or read, while its own thread is folding: the lock is
         # re-entrant so that it can't hang, and `_busy` keeps it out of the half-updated sketch.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._busy = False
         self._pending: list[float] = []
         self._batch = 1
@@ -107,7 +106,7 @@ class Recorder:
 
     def _after_fork(self) -> None:
         self._batch = 1
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._busy = False
         self._pending.clear()
         self._new, self._taken, self._owed = Sketch(), Sketch(), None

@@ -17,7 +17,6 @@ the digest again.
 from __future__ import annotations
 
 import enum
-import threading
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -27,6 +26,7 @@ import msgspec
 
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
+from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo.keys._canonical import frame
 from memoleo.patches._ollama_request import full_name
@@ -109,7 +109,7 @@ class Models:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def find(self, server: Server, name: str, cache: Cache) -> Model | Unsure:
         """Return a model, or why it can't be told; nothing is sent.
