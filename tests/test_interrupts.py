@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import walk_stack
 from typing import Any
@@ -22,6 +22,8 @@ from scripted_ollama import ScriptedOllama
 import memoleo
 from memoleo import Cache, Metrics, content_cached
 from memoleo._interrupts import interruption
+from memoleo._locks import Lock
+from memoleo.backends.memory import MemoryBackend
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no alarms")
 
@@ -59,6 +61,63 @@ def test_what_a_handler_raised_is_told_from_other_errors(handler: Any) -> None:
         with pytest.raises(Late) as caught:
             raise Late
         assert interruption(caught.value) is None
+
+
+def enter(lock: Lock) -> None:
+    with lock:
+        pass
+
+
+def acquire(lock: Lock) -> None:
+    if lock.acquire(timeout=10):
+        try:
+            pass
+        finally:
+            lock.release()
+
+
+unsafe = pytest.mark.skipif(sys.version_info < (3, 11), reason="no call can protect its caller")
+
+
+@pytest.mark.parametrize("use", [enter, pytest.param(acquire, marks=unsafe)])
+def test_an_alarm_leaves_no_lock_held(use: Any) -> None:
+    """Wherever it comes as a lock is taken and released, another thread gets the lock."""
+    taken = []
+
+    def take(lock: Lock) -> None:
+        taken.append(lock.acquire(blocking=False))
+
+    with handled_by(too_late):
+        for number in range(200):
+            lock = Lock()
+            with suppress(Late):
+                signal.setitimer(signal.ITIMER_REAL, (1 + number % 60) * 1e-6)
+                while True:
+                    use(lock)
+            other = threading.Thread(target=take, args=(lock,))
+            other.start()
+            other.join()
+    assert all(taken)
+
+
+class Interrupted(MemoryBackend):
+    def delete(self, key: bytes) -> bool:
+        signal.raise_signal(signal.SIGALRM)
+        return super().delete(key)
+
+    def clear_expired(self, now: float) -> int:
+        signal.raise_signal(signal.SIGALRM)
+        return super().clear_expired(now)
+
+
+def test_time_limit_of_a_removal_is_no_failure_of_the_store() -> None:
+    """What the handler raised comes out as it is, not as a `BackendError`."""
+    cache = memoleo.Cache(backend=Interrupted())
+    with handled_by(too_late):
+        with pytest.raises(Late):
+            cache.delete("key")
+        with pytest.raises(Late):
+            cache.clear_expired()
 
 
 STORM = """

@@ -11,6 +11,7 @@ from memoleo import _switch
 from memoleo._calls import Calls
 from memoleo._choice import Choice, Loaded, Loading
 from memoleo._entry import Entry
+from memoleo._interrupts import pass_on
 from memoleo._policy import Freshness, Policy, make_policy
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
@@ -174,9 +175,10 @@ def _guarded(action: Callable[[], T]) -> T:
     """Do something with a store, with a `BackendError` for whatever it fails with."""
     try:
         return action()
-    except MemoleoError:
-        raise
     except Exception as error:
+        pass_on(error)
+        if isinstance(error, MemoleoError):
+            raise
         raise BackendError(f"the store failed: {error!r}") from error
 
 

@@ -286,9 +286,10 @@ class Store:
         """
         try:
             return self.backend.delete(key)
-        except BackendError:
-            raise
         except Exception as error:
+            pass_on(error)
+            if isinstance(error, BackendError):
+                raise
             raise BackendError(f"removing an entry failed: {error!r}") from error
 
     def lease(self, job: Job) -> Lease | None:
