@@ -54,6 +54,11 @@ def work_in_threads():
 
 def say(word):
     print(word, flush=True)
+
+def wait():
+    # In short pieces: a signal that comes just before a sleep doesn't end it.
+    for _ in range(6000):
+        time.sleep(0.01)
 """.replace("CALLS", str(CALLS)).replace("THREADS", str(THREADS))
 
 
@@ -121,7 +126,7 @@ def assert_exact(found: dict[str, Any]) -> None:
 @signals
 def test_terminated_workers_lose_nothing(tmp_path):
     """4 × 4 workers that SIGTERM ends have written every count by then; a reader sees them all."""
-    code = "work_in_threads(); say('done'); time.sleep(60)"
+    code = "work_in_threads(); say('done'); wait()"
     workers = [start(tmp_path, code, number) for number in range(PROCESSES)]
     for worker in workers:
         heard(worker, "done")
@@ -151,7 +156,7 @@ say("flushed")
 sys.stdin.readline()
 work_in_threads()
 say("done")
-time.sleep(60)
+wait()
 """
     workers = [start(tmp_path, code, number) for number in range(PROCESSES)]
     for worker in workers:
@@ -170,7 +175,7 @@ time.sleep(60)
 @signals
 def test_flushed_in_the_background_before_a_kill(tmp_path):
     """Numbers get to the file within an interval, without anybody's doing."""
-    code = "work_in_threads(); say('done'); time.sleep(60)"
+    code = "work_in_threads(); say('done'); wait()"
     workers = [
         start(tmp_path, code, number, MEMOLEO_METRICS__INTERVAL="0.1")
         for number in range(PROCESSES)
@@ -201,8 +206,7 @@ def forever(thread):
 for each in range(THREADS):
     threading.Thread(target=forever, args=(each,), daemon=True).start()
 say("busy")
-while True:
-    time.sleep(0.001)
+wait()
 """.replace("THREADS", str(THREADS))
     workers = [
         start(tmp_path, code, number, MEMOLEO_METRICS__INTERVAL="0.05")
@@ -242,7 +246,7 @@ while True:
 )
 def test_handlers_of_the_program_decide(tmp_path, code, status):
     """A handler that the program sets, and one that calls the handler before it, work as ever."""
-    worker = start(tmp_path, f"work(0)\n{code}\nsay('ready')\ntime.sleep(60)")
+    worker = start(tmp_path, f"work(0)\n{code}\nsay('ready')\nwait()")
     heard(worker, "ready")
     worker.terminate()
     assert ended(worker) == status
@@ -311,7 +315,7 @@ pid = os.fork()
 if pid == 0:
     work(0)
     say("done")
-    time.sleep(60)
+    wait()
 sys.stdin.readline()
 os.kill(pid, signal.SIGTERM)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
