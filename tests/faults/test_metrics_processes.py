@@ -28,6 +28,7 @@ import atexit, json, os, random, signal, sys, threading, time
 from memoleo import Cache, content_cached, get_metrics, timed, timer
 folder, number = sys.argv[1], int(sys.argv[2])
 cache = Cache(f"sqlite:///{folder}/cache.db")
+runs = os.open(f"{folder}/runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def durations(process, thread):
     source = random.Random(f"{process}-{thread}")
@@ -35,6 +36,7 @@ def durations(process, thread):
 
 @content_cached(type="squares", cache=cache)
 def square(text):
+    os.write(runs, b".")
     return text * 2
 
 def work(thread):
@@ -106,7 +108,12 @@ def true_durations(processes: int = PROCESSES) -> list[float]:
     return sorted(values)
 
 
-def assert_exact(found: dict[str, Any]) -> None:
+def runs(folder: Path) -> int:
+    """How often the function ran: once a key, and again where a busy store refused a result."""
+    return (folder / "runs").stat().st_size
+
+
+def assert_exact(found: dict[str, Any], runs: int) -> None:
     true = true_durations()
     work = found["stats"]["work"]
     assert work["count"] == len(true)
@@ -118,8 +125,8 @@ def assert_exact(found: dict[str, Any]) -> None:
         assert abs(work[name] - exact) <= exact * 0.01 * (1 + 1e-9)
     squares = found["stats"]["cache"]["squares"]
     assert squares["lookups"] == len(true)
-    assert squares["misses"] == PROCESSES * THREADS * 40
-    assert squares["hits"] == len(true) - PROCESSES * THREADS * 40
+    assert squares["misses"] == runs >= PROCESSES * THREADS * 40
+    assert squares["hits"] == len(true) - runs
     assert sum(part["stats"]["work"]["count"] for part in found["series"]) == len(true)
 
 
@@ -133,7 +140,7 @@ def test_terminated_workers_lose_nothing(tmp_path):
     for worker in workers:
         worker.terminate()
     assert [ended(worker) for worker in workers] == [-signal.SIGTERM] * PROCESSES
-    assert_exact(read(tmp_path))
+    assert_exact(read(tmp_path), runs(tmp_path))
 
 
 def test_workers_that_end_by_themselves_lose_nothing(tmp_path):
@@ -143,7 +150,7 @@ def test_workers_that_end_by_themselves_lose_nothing(tmp_path):
         start(tmp_path, f"work_in_threads(); {end}", number) for number, end in enumerate(ends)
     ]
     assert [ended(worker) for worker in workers] == [0, 3, 0, 0]
-    assert_exact(read(tmp_path))
+    assert_exact(read(tmp_path), runs(tmp_path))
 
 
 @signals
@@ -161,7 +168,8 @@ wait()
     workers = [start(tmp_path, code, number) for number in range(PROCESSES)]
     for worker in workers:
         heard(worker, "flushed")
-    assert_exact(read(tmp_path))
+    flushed = runs(tmp_path)
+    assert_exact(read(tmp_path), flushed)
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("\n")
@@ -169,7 +177,7 @@ wait()
         heard(worker, "done")
         worker.kill()
     assert [ended(worker) for worker in workers] == [-signal.SIGKILL] * PROCESSES
-    assert_exact(read(tmp_path))
+    assert_exact(read(tmp_path), flushed)
 
 
 @signals
@@ -193,7 +201,7 @@ def test_flushed_in_the_background_before_a_kill(tmp_path):
     for worker in workers:
         worker.kill()
         ended(worker)
-    assert_exact(read(tmp_path))
+    assert_exact(read(tmp_path), runs(tmp_path))
 
 
 @signals
