@@ -15,10 +15,10 @@ import memoleo
 from memoleo import Cache, Event, Metrics, _events, content_cached, hooks, retried
 from memoleo._breaker import BreakerPolicy, Breakers
 from memoleo._entry import Entry
-from memoleo._flow import Intent
-from memoleo._policy import Policy
-from memoleo._steps import Count
-from memoleo._turn import Turn
+from memoleo._flow.flow import Intent
+from memoleo._flow.policy import Policy
+from memoleo._flow.steps import Count
+from memoleo._flow.turn import Turn
 from memoleo.errors import ConfigError
 from memoleo.keys._address import Key
 

@@ -15,7 +15,7 @@ import pytest
 
 import memoleo
 from memoleo import Cache, Explanation, Metrics, _settings, content_cached
-from memoleo._parts import PartsMaker
+from memoleo._flow.parts import PartsMaker
 from memoleo.backends import MemoryBackend, TieredBackend
 from memoleo.keys._keyer import Keyer
 from memoleo.testing import FakeClock

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from memoleo._entry import Entry
-from memoleo._flow import Intent, flow
-from memoleo._policy import Freshness, Policy
-from memoleo._steps import (
+from memoleo._flow.flow import Intent, flow
+from memoleo._flow.policy import Freshness, Policy
+from memoleo._flow.steps import (
     Alone,
     Call,
     Count,

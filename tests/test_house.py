@@ -27,20 +27,17 @@ FLOORS: list[tuple[str, set[str]]] = [
         "_config_files", "_config_keys", "_settings", "_switch", "config"
     }),
     ("parts", {
-        "_breaker", "_choice", "_decorating", "_mapping", "_parts", "_policy", "_portable",
-        "_progress", "_retries", "_singleflight", "_steps", "_stored", "_stream", "_urls",
-        "backends", "codecs", "keys", "metrics"
+        "_breaker", "_choice", "_decorating", "_mapping", "_portable", "_progress", "_retries",
+        "_stored", "_stream", "_urls", "backends", "codecs", "keys", "metrics"
     }),
     ("head and hands", {
-        "_calls", "_drive", "_explaining", "_flow", "_reader", "_remembered", "_store", "_turn",
-        "_verifying"
+        "_calls", "_explaining", "_flow", "_verifying"
     }),
     ("cache", {
         "_cache", "_contents", "_default", "_exchanges"
     }),
     ("doors", {
-        "_cached", "_hot", "_map", "_timed", "http", "launch", "leo", "otel", "patches", "serve",
-        "testing"
+        "_decorators", "_map", "http", "launch", "leo", "otel", "patches", "serve", "testing"
     }),
     ("street", {
         "__init__", "__main__", "cli", "demo"

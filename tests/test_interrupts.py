@@ -178,7 +178,7 @@ def test_every_alarm_reaches_the_program(tmp_path: Path) -> None:
     assert int(done.stdout) <= 30  # in finalizers, and between two instructions of ours
 
 
-FLIGHT = ("_drive.py", "_singleflight.py", "_turn.py")
+FLIGHT = tuple(str(Path("_flow", name)) for name in ("drive.py", "singleflight.py", "turn.py"))
 
 
 def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:

@@ -22,11 +22,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from memoleo._decorators.timed import timed
 from memoleo._retries import pausing
 from memoleo._retries.flow import Failure, Retry, Stop, make_policy, retrying
 from memoleo._retries.retried import retried
 from memoleo._retries.rules import host_of, is_transient, parse_retry_after, retry_after, status_of
-from memoleo._timed import timed
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
 from memoleo.testing import FakeClock

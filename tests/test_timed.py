@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from memoleo._callable import WrappedCallable, takes_call
-from memoleo._timed import timed, timer
+from memoleo._decorators.timed import timed, timer
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memoleo._cache import Cache
-    from memoleo._cached import CachedFunction, content_cached
+    from memoleo._decorators.cached import CachedFunction, content_cached
+    from memoleo._decorators.timed import timed, timer
     from memoleo._default import configure, get_cache
     from memoleo._events import Event
     from memoleo._explaining.explain import Explanation, explain
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from memoleo._retries.retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
-    from memoleo._timed import timed, timer
     from memoleo._verifying.verify import Verified, verify
     from memoleo.errors import (
         BackendError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BackendError": "errors",
     "Cache": "_cache",
-    "CachedFunction": "_cached",
+    "CachedFunction": "_decorators.cached",
     "CircuitOpenError": "errors",
     "CodecError": "errors",
     "ConfigError": "errors",
@@ -51,7 +51,7 @@ _HOMES = {
     "amap": "_map",
     "bypass": "_switch",
     "configure": "_default",
-    "content_cached": "_cached",
+    "content_cached": "_decorators.cached",
     "disable": "patches._enable",
     "enable": "patches._enable",
     "explain": "_explaining.explain",
@@ -62,8 +62,8 @@ _HOMES = {
     "proxy": "patches._enable",
     "refresh": "_switch",
     "retried": "_retries.retried",
-    "timed": "_timed",
-    "timer": "_timed",
+    "timed": "_decorators.timed",
+    "timer": "_decorators.timed",
     "verify": "_verifying.verify",
 }
 

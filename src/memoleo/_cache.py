@@ -13,8 +13,8 @@ from memoleo._choice import Loaded, choose
 from memoleo._contents import Contents
 from memoleo._events import Hook
 from memoleo._explaining.explain import Explanation
-from memoleo._policy import make_policy
-from memoleo._store import Store
+from memoleo._flow.policy import make_policy
+from memoleo._flow.store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
 from memoleo._urls import open_backend, shown_url

@@ -10,19 +10,27 @@ import msgspec
 
 from memoleo import _settings, _switch
 from memoleo._compiled import Fragment
-from memoleo._drive import Driver
 from memoleo._entry import Entry
 from memoleo._explaining.explain import Explanation, explain_call, explain_key, record
-from memoleo._flow import Intent
-from memoleo._policy import Freshness, Policy
-from memoleo._reader import NOT_LOOKED, NOTHING, Missed, Streak, memory_lookup, reader, store_lookup
-from memoleo._remembered import Remembered, variant_key
-from memoleo._steps import Returned
-from memoleo._store import Job, Store
+from memoleo._flow.drive import Driver
+from memoleo._flow.flow import Intent
+from memoleo._flow.policy import Freshness, Policy
+from memoleo._flow.reader import (
+    NOT_LOOKED,
+    NOTHING,
+    Missed,
+    Streak,
+    memory_lookup,
+    reader,
+    store_lookup,
+)
+from memoleo._flow.remembered import Remembered, variant_key
+from memoleo._flow.steps import Returned
+from memoleo._flow.store import Job, Store
+from memoleo._flow.turn import Turn
 from memoleo._stored import StoredEntry
 from memoleo._stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
-from memoleo._turn import Turn
 from memoleo._verifying.verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend

@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     label
         what computed it, for people: a qualified name
     parts
-        what its key was made of, as digests; see `memoleo._parts`
+        what its key was made of, as digests; see `memoleo._flow.parts`
     """
 
     payload: bytes

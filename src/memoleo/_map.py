@@ -7,8 +7,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from memoleo import _mapping
-from memoleo._cached import content_cached
 from memoleo._decorating import kind_of
+from memoleo._decorators.cached import content_cached
 from memoleo._progress import Progress, showing
 from memoleo._units import Duration
 from memoleo.codecs._resolve import resolve_codec

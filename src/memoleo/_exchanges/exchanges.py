@@ -16,13 +16,13 @@ from memoleo._cache import Cache
 from memoleo._events import extras, logger
 from memoleo._exchanges.fingerprint import fingerprint
 from memoleo._exchanges.parts import describe
-from memoleo._flow import Intent
+from memoleo._flow.flow import Intent
+from memoleo._flow.policy import Policy
+from memoleo._flow.reader import Missed
+from memoleo._flow.steps import Returned
+from memoleo._flow.store import Job
 from memoleo._interrupts import pass_on
-from memoleo._policy import Policy
-from memoleo._reader import Missed
 from memoleo._retries.rules import host_in
-from memoleo._steps import Returned
-from memoleo._store import Job
 from memoleo.codecs._compress import compress, decompress
 from memoleo.codecs._readers import show_with
 from memoleo.errors import CodecError

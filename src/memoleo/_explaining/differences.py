@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._parts import Inner, Parts, PartsMaker
+from memoleo._flow.parts import Inner, Parts, PartsMaker
 from memoleo.keys._portrait import Portrait
 
 __all__ = ["Difference", "differences"]

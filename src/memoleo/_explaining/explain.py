@@ -15,8 +15,8 @@ from memoleo import _settings, _switch
 from memoleo._entry import Entry
 from memoleo._events import extras, logger
 from memoleo._explaining.differences import Difference, differences
-from memoleo._parts import Parts, read_parts
-from memoleo._store import Job, Store
+from memoleo._flow.parts import Parts, read_parts
+from memoleo._flow.store import Job, Store
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode
 from memoleo.codecs._protocol import Codec

@@ -17,13 +17,13 @@ import msgspec
 
 from memoleo import _settings, _switch
 from memoleo._compiled import Fragment, nested
-from memoleo._drive import background
 from memoleo._entry import Entry
 from memoleo._events import logger
+from memoleo._flow.drive import background
+from memoleo._flow.parts import notebook
+from memoleo._flow.store import Job, Store, said
 from memoleo._locks import Lock
-from memoleo._parts import notebook
 from memoleo._platform import renew_after_fork
-from memoleo._store import Job, Store, said
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo._verifying.comparing import Change, change_between

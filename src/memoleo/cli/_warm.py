@@ -15,7 +15,7 @@ from typing import Any
 import click
 import msgspec
 
-from memoleo._cached import content_cached
+from memoleo._decorators.cached import content_cached
 from memoleo._default import configure
 from memoleo._map import amap
 from memoleo._map import map as map_threads

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from memoleo._decorators.timed import timed
 from memoleo._platform import RenewedLock
-from memoleo._timed import timed
 from memoleo.patches._patch import Patch
 
 __all__ = ["time_stage"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from memoleo import _switch
 from memoleo._events import extras, logger
-from memoleo._steps import Returned
-from memoleo._store import Job
+from memoleo._flow.steps import Returned
+from memoleo._flow.store import Job
 from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_codec import AnswerCodec, FieldsCodec
 from memoleo.patches._ollama_models import Model

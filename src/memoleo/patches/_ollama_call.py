@@ -8,8 +8,8 @@ from typing import Any
 
 from memoleo import _switch
 from memoleo._cache import Cache
-from memoleo._policy import Policy
-from memoleo._store import Job
+from memoleo._flow.policy import Policy
+from memoleo._flow.store import Job
 from memoleo._unseen import unseen
 from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens

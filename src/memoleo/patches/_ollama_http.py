@@ -15,11 +15,11 @@ import msgspec
 
 from memoleo import _switch
 from memoleo._exchanges.exchanges import Asking, Exchange, Exchanges, Lane, Sent
+from memoleo._flow.policy import Policy
+from memoleo._flow.reader import Missed
+from memoleo._flow.steps import Returned
+from memoleo._flow.store import Job
 from memoleo._interrupts import pass_on
-from memoleo._policy import Policy
-from memoleo._reader import Missed
-from memoleo._steps import Returned
-from memoleo._store import Job
 from memoleo.errors import CodecError
 from memoleo.http_rules._bodies import is_lines, json_of
 from memoleo.http_rules._judge import public

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._policy import make_policy
+from memoleo._flow.policy import make_policy
 from memoleo._units import parse_duration
 from memoleo.config import Settings
 from memoleo.errors import ConfigError

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from memoleo._cache import Cache
-from memoleo._cached import content_cached
 from memoleo._callable import WrappedCallable
 from memoleo._decorating import kind_of
+from memoleo._decorators.cached import content_cached
+from memoleo._decorators.timed import timed
 from memoleo._events import extras
 from memoleo._targets import Target
-from memoleo._timed import timed
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.patches._telling import tell
 

@@ -10,11 +10,22 @@ from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._flow import Intent, flow
-from memoleo._remembered import Remembered
-from memoleo._singleflight import Flight, Flights, enter, leave
-from memoleo._steps import Count, Failed, Followed, Leave, Now, Open, Returned, Seen, Step, Unsee
-from memoleo._store import Job, Store, said
+from memoleo._flow.flow import Intent, flow
+from memoleo._flow.remembered import Remembered
+from memoleo._flow.singleflight import Flight, Flights, enter, leave
+from memoleo._flow.steps import (
+    Count,
+    Failed,
+    Followed,
+    Leave,
+    Now,
+    Open,
+    Returned,
+    Seen,
+    Step,
+    Unsee,
+)
+from memoleo._flow.store import Job, Store, said
 from memoleo._stream import Recording
 from memoleo.backends._protocol import Lease
 

@@ -1,7 +1,7 @@
 """The head: what to do on a cached call, decided in one place.
 
 A flow is a generator. It yields steps and is sent their answers; it does no I/O, reads no clock
-and takes no lock, and knows neither threads nor tasks. `memoleo._drive` has the hands.
+and takes no lock, and knows neither threads nor tasks. `memoleo._flow.drive` has the hands.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Generator
 from typing import Any
 
 from memoleo._entry import Entry
-from memoleo._policy import Freshness
-from memoleo._steps import (
+from memoleo._flow.policy import Freshness
+from memoleo._flow.steps import (
     Call,
     Count,
     Failed,

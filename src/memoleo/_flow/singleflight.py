@@ -8,10 +8,10 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from memoleo._flow.steps import Followed
 from memoleo._importing import importing
 from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
-from memoleo._steps import Followed
 from memoleo.backends._protocol import Lease
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._compiled import UNSET
 from memoleo._decorating import hands_on, kind_of
+from memoleo._decorators.hot import compile_call, exchange, stub
 from memoleo._explaining.explain import Explanation
-from memoleo._flow import Intent
-from memoleo._hot import compile_call, exchange, stub
-from memoleo._policy import Policy, make_policy
-from memoleo._reader import NOTHING, Missed, Streak
-from memoleo._store import Job
+from memoleo._flow.flow import Intent
+from memoleo._flow.policy import Policy, make_policy
+from memoleo._flow.reader import NOTHING, Missed, Streak
+from memoleo._flow.store import Job
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration

@@ -13,13 +13,13 @@ from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._flow import Intent
-from memoleo._remembered import Remembered
-from memoleo._singleflight import Flight, flights_of
-from memoleo._steps import Alone, Call, Failed, Followed, Lead, Leading, Save, Spawn
-from memoleo._store import Job, Store, said
+from memoleo._flow.flow import Intent
+from memoleo._flow.remembered import Remembered
+from memoleo._flow.singleflight import Flight, flights_of
+from memoleo._flow.steps import Alone, Call, Failed, Followed, Lead, Leading, Save, Spawn
+from memoleo._flow.store import Job, Store, said
+from memoleo._flow.turn import Turn
 from memoleo._stream import arecord, areplay, record, replay
-from memoleo._turn import Turn
 from memoleo.backends._protocol import Backend
 
 __all__ = ["Driver", "background", "conclude"]

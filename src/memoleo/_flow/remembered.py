@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+from memoleo._flow.store import Job
 from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
-from memoleo._store import Job
 
 __all__ = ["Remembered", "variant_key"]
 

@@ -29,8 +29,8 @@ from memoleo._compiled import (
     handed_on,
     nested,
 )
-from memoleo._drive import conclude
-from memoleo._reader import IN_A_ROW, no_lookup
+from memoleo._flow.drive import conclude
+from memoleo._flow.reader import IN_A_ROW, no_lookup
 from memoleo._switch import Mode, mode
 from memoleo.errors import KeyingError
 from memoleo.keys._keyer import Recipe

@@ -1,0 +1,1 @@
+"""What is put around functions, to answer their calls from a cache or to measure them."""
