@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +103,65 @@ def test_a_watched_file_keeps_one_descriptor(tmp_path: Path) -> None:
     second.release()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(second.descriptor)
+
+
+class Forgotten:
+    """Uses a file until the collector finds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = _platform.WatchedFile.open(str(path))
+
+    def __del__(self) -> None:
+        self.file.release()
+
+
+@posix
+@pytest.mark.parametrize("deleted", [False, True], ids=["kept", "deleted"])
+@pytest.mark.parametrize("opens", [False, True], ids=["release", "open"])
+def test_a_file_is_watched_though_others_are_forgotten_meanwhile(
+    tmp_path: Path, opens: bool, deleted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finalizers may come at any line, and leave nobody with a descriptor that is closed."""
+    monkeypatch.setattr(_platform.WatchedFile, "_PARKED", 0)
+    watched = _platform.WatchedFile._watched
+    known = set(watched)
+    forgotten: list[Forgotten] = []
+    left = 0
+
+    def forget_after(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != _platform.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                forgotten.clear()
+        return forget_after
+
+    traced = sys.gettrace()
+    for line in range(1, 100):
+        path, other = tmp_path / f"{line}", tmp_path / f"{line} other"
+        for one in (path, other):
+            one.touch()
+        mine = None if opens else _platform.WatchedFile.open(str(path))
+        forgotten = [Forgotten(path), Forgotten(other)]
+        if deleted:
+            other.unlink()
+        left = line
+        sys.settrace(forget_after)
+        try:
+            if mine is None:
+                mine = _platform.WatchedFile.open(str(path))
+            else:
+                mine.release()
+                mine = None
+        finally:
+            sys.settrace(traced)
+        if mine is not None:
+            assert os.fstat(mine.descriptor).st_ino == path.stat().st_ino
+            mine.release()
+        forgotten.clear()
+        assert set(watched) <= known
+        if left > 0:
+            break
+    assert line > 5

@@ -175,15 +175,18 @@ class WatchedFile:
             return cls(-1, path)
         with cls._lock:
             status = os.stat(path)
-            watched = cls._watched.get((status.st_dev, status.st_ino))
-            if watched is None:
+            while True:
+                # After any call the collector may come by, close what was forgotten, and what is
+                # found here with it. So nothing is called before it has its user.
+                with suppress(KeyError):
+                    (watched := cls._watched[status.st_dev, status.st_ino]).users += 1
+                    return watched
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
                 status = os.fstat(descriptor)
-                watched = cls._watched.setdefault(
-                    (status.st_dev, status.st_ino), cls(descriptor, path)
-                )
-            watched.users += 1
-            return watched
+                made = cls(descriptor, path)
+                made.users = 1
+                if cls._watched.setdefault((status.st_dev, status.st_ino), made) is made:
+                    return made
 
     def release(self) -> None:
         """Say that one user has closed the file."""
@@ -191,11 +194,15 @@ class WatchedFile:
             return
         with self._lock:
             self.users -= 1
-            idle = [(key, one) for key, one in self._watched.items() if one.users <= 0]
+            # A copy, and asked again each time: the collector may close more of them meanwhile.
+            idle = [(key, one) for key, one in list(self._watched.items()) if one.users <= 0]
             surplus = len(idle) - self._PARKED
             for position, (key, one) in enumerate(idle):
-                if position < surplus or os.fstat(one.descriptor).st_nlink == 0:
-                    del self._watched[key]
+                if (
+                    key in self._watched
+                    and (position < surplus or os.fstat(one.descriptor).st_nlink == 0)
+                    and self._watched.pop(key, None) is one
+                ):
                     os.close(one.descriptor)
 
     @property
@@ -364,17 +371,16 @@ def open_lock_file(path: str) -> LockFile:
     with _lock_files_lock:
         try:
             status = os.lstat(path)
-            file = _lock_files.get((status.st_dev, status.st_ino))
-        except FileNotFoundError:
-            file = None
-        if file is None:
+            # Nothing is called in between: the collector may close what has no user.
+            (file := _lock_files[status.st_dev, status.st_ino]).users += 1
+        except (FileNotFoundError, KeyError):
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             descriptor = os.open(path, flags, 0o600)
             status = os.fstat(descriptor)
             identity = (status.st_dev, status.st_ino)
             file = _lock_files.setdefault(identity, LockFile(descriptor, identity))
+            file.users += 1
             renew_after_fork(file)
-        file.users += 1
         return file
 
 
