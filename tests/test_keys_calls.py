@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import gc
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -46,6 +47,25 @@ def test_a_key_is_32_bytes_and_stays_the_same() -> None:
     keyer = Keyer(plain)
     assert len(spelled(keyer, 1)) == 32
     assert spelled(keyer, 1) == spelled(keyer, 1) == spelled(Keyer(plain), 1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_annotations_are_not_evaluated() -> None:
+    """What they name may exist for type checkers only, whatever kind of callable it is."""
+    source = (
+        "import functools\n"
+        "def plain(a: Later) -> Later: ...\n"
+        "@functools.wraps(plain)\n"
+        "def wrapper(*args, **kwargs): return plain(*args, **kwargs)\n"
+        "class Callable:\n"
+        "  def __call__(self, a: Later): ...\n"
+        "found = plain, wrapper, Callable(), functools.partial(plain)\n"
+    )
+    space: dict[str, Any] = {"__name__": "made"}
+    exec(compile(source, "<made>", "exec", dont_inherit=True), space)
+    for callable_ in space["found"]:
+        keyer = Keyer(callable_)
+        assert spelled(keyer, 1) == spelled(keyer, a=1) != spelled(keyer, 2)
 
 
 def test_the_spelling_of_a_call_has_no_meaning() -> None:

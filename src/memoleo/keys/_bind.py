@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
@@ -26,8 +27,14 @@ def read_parameters(func: Callable[..., Any]) -> tuple[Parameter, ...] | None:
     # A heavy import that plain functions never need.
     import inspect
 
+    unevaluated: dict[str, Any] = {}
+    if sys.version_info >= (3, 14):
+        # What annotations name may exist later, or for type checkers only.
+        from annotationlib import Format
+
+        unevaluated["annotation_format"] = Format.STRING
     try:
-        signature = inspect.signature(func)
+        signature = inspect.signature(func, **unevaluated)
     except (ValueError, TypeError):
         return None
     empty = inspect.Parameter.empty
