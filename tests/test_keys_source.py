@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from memoleo.keys import Keyer
 SOURCE = pathlib.Path(__file__).parent.parent / "src"
 
 MAIN = '''
+import dataclasses
 import enum
 import functools
 import re
@@ -107,6 +109,19 @@ def even(n):
 
 def odd(n):
     return n != 0 and even(n - 1)
+
+
+@dataclasses.dataclass
+class Options:
+    level: int = 1
+    words: list = dataclasses.field(default_factory=lambda: ["first"])
+
+    def all(self) -> list:
+        return self.words * self.level
+
+
+def options(level):
+    return Options(level).all()
 '''
 TOOLS = """
 FACTOR = 2
@@ -145,6 +160,7 @@ print(json.dumps({
     "factory": key(main.factory(3), "a"),
     "small": key(main.small, "a"),
     "even": key(main.even, 3),
+    "options": key(main.options, 2),
     "argument": key(lambda func: func, main.target),
 }))
 """
@@ -178,6 +194,7 @@ GOLDEN = {
     "even": "0b63aa14c4cc629b20155d63",
     "factory": "b4363bd752c4a2bc60e7a66f",
     "lazily": "df2ab4c8b1d7d2596e6c582b",
+    "options": "2f80374f0432a08287468374",
     "score": "4a506592eb0c7a255f8bd644",
     "small": "9bf3fd7622f70b86b8c9c692",
     "target": "5c3238d9de218063560850f3",
@@ -193,7 +210,7 @@ def test_the_logic_is_the_same_in_every_process_and_python_version(tmp_path: pat
     assert {name: digest[:24] for name, digest in found.items()} == GOLDEN
 
 
-EVERY = {"target", "score", "factory", "small", "lazily", "even"}
+EVERY = {"target", "score", "factory", "small", "lazily", "even", "options"}
 CALLERS_OF_ASK = {"target", "score", "factory"}
 
 EDITS: list[tuple[str, str, str, str, set[str]]] = [
@@ -223,6 +240,9 @@ EDITS: list[tuple[str, str, str, str, set[str]]] = [
     ("import inside the function", "lazy", '"!"', '"?"', {"lazily"}),
     ("mutual recursion", "main", "n != 0 and", "n > 0 and", {"even"}),
     ("lambda", "main", "lambda text: tidy(text)", "lambda text: tidy(text) + ''", {"small"}),
+    ("annotation of a method", "main", "def all(self) -> list:", "def all(self):", set()),
+    ("annotation of a field", "main", "level: int", "level: float", {"options"}),
+    ("default of a field", "main", '["first"]', '["second"]', {"options"}),
     ("initial value of its own state", "main", "count = 0", "count = 5", set()),
     ("initial value of its own list", "main", "calls = []", "calls = [1]", set()),
     ("initial value of its own dict", "main", "stamps = {}", "stamps = {1: 2}", set()),
@@ -342,13 +362,23 @@ def renewed(func: Any) -> Any:
     return types.FunctionType(func.__code__.replace(), func.__globals__, func.__name__)
 
 
-def test_functions_without_source_are_told_apart() -> None:
+DATACLASS = """
+import dataclasses
+@dataclasses.dataclass
+class A:
+    x: list = dataclasses.field(default_factory=lambda: [{}])
+def f(x): return A()
+"""
+
+
+def test_functions_without_source_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `exec` made is keyed by its bytecode, constants and the names it uses."""
 
     def make(body: str) -> Any:
-        space: dict[str, Any] = {"__name__": "made"}
-        exec(body, space)
-        return space["f"]
+        module = ModuleType("made")
+        monkeypatch.setitem(sys.modules, "made", module)
+        exec(compile(body, "<made>", "exec", dont_inherit=True), vars(module))
+        return vars(module)["f"]
 
     def key(body: str) -> bytes:
         return Keyer(make(body)).key((1,), {})
@@ -362,6 +392,10 @@ def test_functions_without_source_are_told_apart() -> None:
         "def f(x): return [x + 2 for x in [1]]",
         "def g(x): return x\ndef f(x): return g(x)",
         "def g(x): return -x\ndef f(x): return g(x)",
+        "class A:\n  x: int\ndef f(x): return A",
+        "class A:\n  x: str\ndef f(x): return A",
+        DATACLASS.format(1),
+        DATACLASS.format(2),
     )
     assert len({key(body) for body in bodies}) == len(bodies)
 

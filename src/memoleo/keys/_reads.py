@@ -43,6 +43,7 @@ _CHANGES = frozenset(
         "__delitem__",
     ]
 )
+_LOADS = ("LOAD_METHOD", "LOAD_ATTR")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -107,16 +108,22 @@ def _stores(code: CodeType) -> Iterator[tuple[str, ...]]:
     import dis
 
     last: Any = None
+    before = ""
     for step in dis.get_instructions(code):
         if step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF"):
             yield (str(step.argval),)
         elif step.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME"):
             last = step.argval
-        elif (
-            (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _CHANGES)
-            or step.opname in ("STORE_SUBSCR", "STORE_ATTR", "DELETE_SUBSCR")
-        ) and isinstance(last, str):
+        elif isinstance(last, str) and (
+            step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR")
+            or (
+                (step.opname == "STORE_ATTR" or (step.opname in _LOADS and step.argval in _CHANGES))
+                # An attribute is one of what was loaded just before: here, of a local variable.
+                and "LOAD_FAST" not in before
+            )
+        ):
             yield (last,)
+        before = step.opname
 
 
 class _Walker(ast.NodeVisitor):

@@ -111,7 +111,9 @@ def class_node(cls: type, namespace: dict[str, Any]) -> ast.ClassDef | None:
     methods = [
         value.__code__
         for value in map(_plain_function, vars(cls).values())
-        if value is not None and value.__code__.co_filename == filename
+        if value is not None
+        and value.__code__.co_filename == filename
+        and value.__code__.co_name != "__annotate__"  # it has no definition (PEP 649)
     ]
     for code in methods:
         found_node = found.find(code)
