@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -137,7 +136,7 @@ class PartsMaker:
         # What never leaves the process needs no secret that outlives it.
         self._private = isinstance(backend, MemoryBackend)
         self._secret = b""
-        self._keyed: Callable[[bytes], Any] = hashlib.blake2b
+        self._begun = hashlib.sha256()
         self._seed = 0
         self.maker = b""
         self._failed = False
@@ -187,12 +186,14 @@ class PartsMaker:
         encode: Callable[[Any], bytes] = encode_plain
         if blocks is None:
             encode, blocks = _encoded(given)
-        keyed = self._keyed
+        begin = self._begun.copy
         digests = []
         inner: dict[int, Inner] = {}
         for place, block in enumerate(blocks):
             if len(block) < _SHORT and block[0] in _SCALARS:
-                digests.append(keyed(block).digest())
+                whole = begin()
+                whole.update(block)
+                digests.append(whole.digest()[:_WHOLE])
             else:
                 # Settings come again with every call, and so do the names of their items.
                 mark = _xxh3(block, self._seed)
@@ -240,8 +241,7 @@ class PartsMaker:
     def _digest(self, block: bytes) -> bytes:
         if len(block) > _LONG:
             block = _LONG_MARK + xxhash.xxh3_128_digest(block, self._seed)
-        digest: bytes = self._keyed(block).digest()
-        return digest
+        return hashlib.sha256(self._secret + block).digest()[:_WHOLE]
 
     def name_digest(self, name: Any) -> bytes:
         """Return the digest that `Inner` has for a name of a mapping."""
@@ -286,8 +286,8 @@ class PartsMaker:
                     error,
                     extra=extras("no_secret", error=error),
                 )
-        self._keyed = partial(hashlib.blake2b, digest_size=_WHOLE, key=secret)
-        self.maker = hashlib.sha256(b"maker:2" + secret).digest()[:_ITEM]
+        self._begun = hashlib.sha256(secret)
+        self.maker = hashlib.sha256(b"maker" + secret).digest()[:_ITEM]
         self._seed = int.from_bytes(hashlib.sha256(b"seed" + secret).digest()[:8], "big")
         # Last of all: others take it as the sign that the rest is there.
         self._secret = secret
