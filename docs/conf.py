@@ -2,12 +2,12 @@
 
 from importlib.metadata import version as installed
 
-import memoleo.config
-from memoleo._targets import Target
+from memoleo.config import _sections
+from memoleo.config._targets import Target
 from memoleo.http_rules._rule import Rule
 
 # Imported there for types only, and named in a signature that the manual shows.
-vars(memoleo.config).update(Rule=Rule, Target=Target)
+vars(_sections).update(Rule=Rule, Target=Target)
 
 project = "memoleo"
 author = "memoleo contributors"

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from memoleo import _breaker, _settings
+from memoleo import _breaker
 from memoleo._breaker import BreakerPolicy, Breakers, Circuit, get_breakers
-from memoleo.config import Networking, Settings
+from memoleo.config import Networking, Settings, _settings
 from memoleo.errors import CircuitOpenError, ConfigError
 
 HOST = "api.example.com:443"

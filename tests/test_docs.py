@@ -133,7 +133,7 @@ def test_every_command_is_in_the_manual() -> None:
 
 def test_every_setting_is_in_the_manual() -> None:
     """Each setting has its row on the page of the settings."""
-    from memoleo._config_keys import KEYS
+    from memoleo.config._keys import KEYS
 
     page = (ROOT / "docs/reference/config.md").read_text(encoding="utf-8")
     for section, keys in KEYS.items():

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 import memoleo
-from memoleo import Cache, Explanation, Metrics, _settings, content_cached
+from memoleo import Cache, Explanation, Metrics, content_cached
 from memoleo._flow.parts import PartsMaker
 from memoleo.backends import MemoryBackend, TieredBackend
+from memoleo.config import _settings
 from memoleo.keys._keyer import Keyer
 from memoleo.testing import FakeClock
 

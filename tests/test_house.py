@@ -20,11 +20,11 @@ PACKAGE = SOURCE / "memoleo"
 FLOORS: list[tuple[str, set[str]]] = [
     ("ground", {
         "_callable", "_compiled", "_entry", "_events", "_health", "_importing", "_interrupts",
-        "_locks", "_notes", "_plain", "_platform", "_targets", "_units", "_unseen", "_version",
+        "_locks", "_notes", "_plain", "_platform", "_units", "_unseen", "_version",
         "errors", "hooks", "http_rules"
     }),
     ("settings", {
-        "_config_files", "_config_keys", "_settings", "_switch", "config"
+        "_switch", "config"
     }),
     ("parts", {
         "_breaker", "_choice", "_decorating", "_mapping", "_portable", "_progress", "_retries",

@@ -11,8 +11,8 @@ import pytest
 from scripted_server import answer, scripted
 
 import memoleo
-from memoleo import Cache, _settings
-from memoleo.config import Settings
+from memoleo import Cache
+from memoleo.config import Settings, _settings
 from memoleo.errors import CircuitOpenError, ConfigError
 from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_breakers
 from memoleo.http_rules import Rule

@@ -19,9 +19,9 @@ import pytest
 from https_server import CountingApp, names_on_loopback, serving
 from scripted_server import answer, scripted
 
-from memoleo import _settings, retried
+from memoleo import retried
 from memoleo._retries import pausing
-from memoleo.config import Networking, Settings
+from memoleo.config import Networking, Settings, _settings
 from memoleo.errors import CircuitOpenError, ConfigError
 from memoleo.http import AsyncNetworkClient, BreakerPolicy, Breakers, get_async_client
 from memoleo.http import _shared as shared

@@ -9,10 +9,9 @@ import threading
 import httpx
 import pytest
 
-from memoleo import _settings
 from memoleo._retries.budget import RetryBudget
 from memoleo._retries.retried import retried
-from memoleo.config import Networking
+from memoleo.config import Networking, _settings
 from memoleo.http import AsyncNetworkClient, Breakers
 from memoleo.testing import FakeClock, no_waiting
 

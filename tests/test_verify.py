@@ -17,8 +17,9 @@ import msgspec
 import pytest
 
 import memoleo
-from memoleo import Cache, ConfigError, Metrics, Verified, _settings, content_cached
+from memoleo import Cache, ConfigError, Metrics, Verified, content_cached
 from memoleo._verifying.comparing import change_between
+from memoleo.config import _settings
 from memoleo.testing import FakeClock
 
 

@@ -20,11 +20,11 @@ from math import inf
 
 import msgspec
 
-from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
-from memoleo.config import Settings
+from memoleo.config import _settings
+from memoleo.config._sections import Settings
 from memoleo.errors import CircuitOpenError, ConfigError
 
 __all__ = ["BreakerPolicy", "BreakerStats", "Breakers", "Circuit", "Permit", "get_breakers"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._compiled import Fragment
 from memoleo._entry import Entry
 from memoleo._explaining.explain import Explanation, explain_call, explain_key, record
@@ -36,6 +36,7 @@ from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
 from memoleo.codecs._readers import reader_of
+from memoleo.config import _settings
 from memoleo.keys._portrait import Description
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._events import Hook
 from memoleo._platform import RenewedLock
-from memoleo._settings import default_url
 from memoleo._units import Duration
-from memoleo.config import load_settings
+from memoleo.config import _settings
+from memoleo.config._load import load_settings
+from memoleo.config._settings import default_url
 
 __all__ = ["configure", "default_url", "get_cache"]
 

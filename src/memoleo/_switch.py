@@ -7,7 +7,7 @@ import os
 from contextvars import ContextVar
 from types import TracebackType
 
-from memoleo import _settings
+from memoleo.config import _settings
 
 __all__ = [
     "OBSERVED", "Mode", "Switch", "bypass", "enabled", "mode", "observe", "on", "refresh", "turn",

@@ -19,7 +19,7 @@ from typing import (
 import msgspec
 from msgspec.structs import replace
 
-from memoleo import _default, _settings, _switch
+from memoleo import _default, _switch
 from memoleo._cache import Cache
 from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._compiled import UNSET
@@ -33,6 +33,7 @@ from memoleo._flow.store import Job
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration
+from memoleo.config import _settings
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._address import Key
 from memoleo.keys._keyer import Keyer

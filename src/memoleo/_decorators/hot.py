@@ -18,7 +18,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from memoleo import _default, _settings, _switch
+from memoleo import _default, _switch
 from memoleo._compiled import (
     KEYWORD_ONLY,
     VAR_KEYWORD,
@@ -32,6 +32,7 @@ from memoleo._compiled import (
 from memoleo._flow.drive import conclude
 from memoleo._flow.reader import IN_A_ROW, no_lookup
 from memoleo._switch import Mode, mode
+from memoleo.config import _settings
 from memoleo.errors import KeyingError
 from memoleo.keys._keyer import Recipe
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._breaker import Breakers, Permit, get_breakers
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
@@ -25,6 +25,7 @@ from memoleo._interrupts import pass_on
 from memoleo._retries.rules import host_in
 from memoleo.codecs._compress import compress, decompress
 from memoleo.codecs._readers import show_with
+from memoleo.config import _settings
 from memoleo.errors import CodecError
 from memoleo.http_rules._control import fresh_until, renewed, validators
 from memoleo.http_rules._judge import FAILURES, acceptable, public

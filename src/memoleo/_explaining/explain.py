@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._entry import Entry
 from memoleo._events import extras, logger
 from memoleo._explaining.differences import Difference, differences
@@ -20,6 +20,7 @@ from memoleo._flow.store import Job, Store
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode
 from memoleo.codecs._protocol import Codec
+from memoleo.config import _settings
 from memoleo.errors import CorruptEntry
 from memoleo.keys._address import Key
 from memoleo.keys._portrait import Description, Portrait

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import xxhash
 
-from memoleo import _settings
 from memoleo._events import extras, logger
 from memoleo._interrupts import pass_on
 from memoleo._locks import Lock
@@ -25,6 +24,7 @@ from memoleo._platform import renew_after_fork
 from memoleo.backends._protocol import Backend, Notebook
 from memoleo.backends.memory import MemoryBackend
 from memoleo.codecs._secret import secret_from_file
+from memoleo.config import _settings
 from memoleo.errors import CodecError
 from memoleo.keys._canonical import Unkeyable, canonical
 from memoleo.keys._plain import encode_plain, is_plain

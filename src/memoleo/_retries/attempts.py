@@ -8,12 +8,12 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from memoleo import _settings
 from memoleo._events import Event, extras, logger, tell
 from memoleo._notes import add_note
 from memoleo._retries import pausing
 from memoleo._retries.budget import RetryBudget
 from memoleo._retries.flow import Failure, Retry, RetryPolicy, Stop, Take, retrying
+from memoleo.config import _settings
 from memoleo.metrics._metrics import OperationStats, get_metrics
 
 __all__ = ["Attempts", "Tally"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from memoleo._retries.budget import RetryBudget
-from memoleo.config import Networking
+from memoleo.config._sections import Networking
 
 __all__ = ["Pausing", "current", "replace"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._compiled import Fragment, nested
 from memoleo._entry import Entry
 from memoleo._events import logger
@@ -27,6 +27,7 @@ from memoleo._platform import renew_after_fork
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo._verifying.comparing import Change, change_between
+from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.keys._address import Key
 

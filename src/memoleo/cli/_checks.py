@@ -23,7 +23,8 @@ from memoleo._urls import open_backend, shown_url
 from memoleo._version import version
 from memoleo.backends._protocol import Backend
 from memoleo.cli._common import is_store, store_path
-from memoleo.config import Settings, load_settings
+from memoleo.config._load import load_settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._enable import enable
 

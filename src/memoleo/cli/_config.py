@@ -10,7 +10,7 @@ from memoleo._default import default_url
 from memoleo._units import duration_text
 from memoleo._urls import shown_url
 from memoleo.cli._common import cache_option, console, json_option, print_json
-from memoleo.config import load_settings
+from memoleo.config._load import load_settings
 
 __all__ = ["command"]
 

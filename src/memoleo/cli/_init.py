@@ -11,10 +11,10 @@ from typing import Literal
 import click
 import msgspec
 
-from memoleo._config_files import find_file
 from memoleo._urls import open_backend
 from memoleo.cli._common import cache_option, json_option, print_json
 from memoleo.cli._tasks_file import NotSafe, add_tasks
+from memoleo.config._files import find_file
 
 __all__ = ["command"]
 

@@ -7,9 +7,9 @@ import tempfile
 
 import click
 
-from memoleo import _settings
 from memoleo._platform import become, end_like, supervise
 from memoleo.cli._common import cache_option, console, json_option, print_json
+from memoleo.config import _settings
 from memoleo.launch._command import Command, prepare
 from memoleo.launch._observed import read_sightings, sum_up
 from memoleo.launch._summary import as_data, as_table, sentence

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
-from memoleo import _settings
 from memoleo._cache import Cache
 from memoleo._default import get_cache
 from memoleo._exchanges.exchanges import Exchange, Exchanges, Sent
+from memoleo.config import _settings
 from memoleo.http._asked import Wish, failing_fast
 from memoleo.http_rules._presets import rules_of
 from memoleo.http_rules._rule import Rule

@@ -11,13 +11,14 @@ from typing import Any
 
 import httpx
 
-from memoleo import _mapping, _settings
+from memoleo import _mapping
 from memoleo._breaker import Breakers, get_breakers
 from memoleo._cache import Cache
 from memoleo._progress import Progress, showing
 from memoleo._retries.flow import Backoff, RetryPolicy, make_policy
 from memoleo._retries.rules import is_transient
 from memoleo._units import Duration
+from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.http._asked import (
     Options,

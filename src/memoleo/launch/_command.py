@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from memoleo import _settings
-from memoleo._config_files import anchored
 from memoleo._default import get_cache
 from memoleo._switch import OBSERVED
+from memoleo.config import _settings
+from memoleo.config._files import anchored
 from memoleo.errors import ConfigError
 from memoleo.patches._enable import enable
 from memoleo.patches._imports import awaited

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from memoleo import _settings
 from memoleo._cache import Cache
-from memoleo.config import Settings, load_settings
+from memoleo.config import _settings
+from memoleo.config._load import load_settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.leo._stages import time_stage
 from memoleo.patches._enable import enable

@@ -15,10 +15,10 @@ import sys
 import threading
 from typing import Protocol
 
-from memoleo import _settings
 from memoleo._events import extras, logger
 from memoleo._locks import Lock
 from memoleo._platform import on_termination, renew_after_fork
+from memoleo.config import _settings
 
 __all__ = ["Keeper", "Target", "keeper"]
 

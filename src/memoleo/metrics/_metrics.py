@@ -7,10 +7,10 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from memoleo import _settings
 from memoleo._locks import Lock
 from memoleo._platform import renew_after_fork
 from memoleo._urls import open_backend
+from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._keeper import keeper

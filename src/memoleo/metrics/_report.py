@@ -6,8 +6,8 @@ import time
 from math import inf
 from typing import Any
 
-from memoleo import _settings
 from memoleo._urls import open_backend
+from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.metrics._keeper import keeper
 from memoleo.metrics._ledger import Ledger, ledger_at, place_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from memoleo.config import Savings
+from memoleo.config._sections import Savings
 from memoleo.metrics._counters import summarized
 from memoleo.metrics._totals import Counts, Totals
 

@@ -3,6 +3,6 @@
 `Target` is public beside the dictionaries that `enable` takes as well, for editors and checkers.
 """
 
-from memoleo._targets import Target
+from memoleo.config._targets import Target
 
 __all__ = ["Target"]

@@ -8,12 +8,14 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
 from memoleo._platform import RenewedLock
 from memoleo._units import Duration
-from memoleo.config import Settings, load_settings
+from memoleo.config import _settings
+from memoleo.config._load import load_settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_answers import Answers
 from memoleo.patches._ollama_rules import make_rules
@@ -186,7 +188,7 @@ def enable(
         cache = own.cache_url
     wanted = () if config is None and names else settings.targets
     if targets is not None:
-        from memoleo._targets import targets_of
+        from memoleo.config._targets import targets_of
 
         wanted = (*wanted, *targets_of(targets))
     packages = _chosen(names, settings)

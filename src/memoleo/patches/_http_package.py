@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoleo._cache import Cache
 from memoleo._platform import RenewedLock
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.patches._imports import when_imported
 from memoleo.patches._patch import Patch
 

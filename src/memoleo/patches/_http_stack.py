@@ -9,7 +9,7 @@ from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._exchanges.exchanges import Exchange, Exchanges
 from memoleo._interrupts import pass_on
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._presets import PRESETS, rules_of
 from memoleo.http_rules._rule import Rule

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_128_digest
 
-from memoleo import _settings, _switch
+from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._flow.reader import Missed
 from memoleo._flow.store import Job
+from memoleo.config import _settings
 from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_models import Model, models
 from memoleo.patches._ollama_request import content_of

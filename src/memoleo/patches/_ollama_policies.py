@@ -9,7 +9,7 @@ import msgspec
 
 from memoleo._flow.policy import make_policy
 from memoleo._units import parse_duration
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_matching import Match, make_match
 from memoleo.patches._ollama_request import VERBS

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from memoleo._units import parse_duration
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_matching import Match, make_match
 

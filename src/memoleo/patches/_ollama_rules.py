@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_policies import Policies, make_policies
 from memoleo.patches._ollama_profiles import Profile, make_profiles

@@ -9,7 +9,7 @@ from typing import Any
 
 from memoleo._retries.retried import retried
 from memoleo._units import parse_duration
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._ollama_parts import Part
 

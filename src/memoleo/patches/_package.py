@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from memoleo._cache import Cache
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 
 __all__ = ["Package"]
 

@@ -13,7 +13,7 @@ from memoleo._decorating import kind_of
 from memoleo._decorators.cached import content_cached
 from memoleo._decorators.timed import timed
 from memoleo._events import extras
-from memoleo._targets import Target
+from memoleo.config._targets import Target
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.patches._telling import tell
 

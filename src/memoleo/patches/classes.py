@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memoleo._cache import Cache
-from memoleo._targets import Target, target_from
+from memoleo.config._targets import Target, target_from
 from memoleo.errors import ConfigError
 from memoleo.patches._places import nearest, places
 from memoleo.patches._standins import stand_in

@@ -16,7 +16,7 @@ from typing import Any
 
 from memoleo._cache import Cache
 from memoleo._platform import RenewedLock
-from memoleo.config import Settings
+from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._imports import when_imported
 from memoleo.patches._ollama_answers import Answers

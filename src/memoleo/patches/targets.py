@@ -12,7 +12,7 @@ import msgspec
 from memoleo._cache import Cache
 from memoleo._events import extras
 from memoleo._platform import RenewedLock
-from memoleo._targets import Target
+from memoleo.config._targets import Target
 from memoleo.errors import ConfigError
 from memoleo.patches._holders import rebind, unreachable
 from memoleo.patches._imports import forget_import, initializing, on_import

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from memoleo._platform import RenewedLock
-from memoleo.config import Settings, load_settings
+from memoleo.config._load import load_settings
+from memoleo.config._sections import Settings
 
 __all__ = ["current", "default_url", "in_force", "use"]
 

@@ -155,7 +155,7 @@ def _rules(value: Any) -> tuple[Any, ...]:
 
 
 def _targets(value: Any) -> tuple[Any, ...]:
-    from memoleo._targets import targets_of
+    from memoleo.config._targets import targets_of
 
     return targets_of(value)
 
