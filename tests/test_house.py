@@ -19,9 +19,8 @@ PACKAGE = SOURCE / "memoleo"
 
 FLOORS: list[tuple[str, set[str]]] = [
     ("ground", {
-        "_callable", "_compiled", "_entry", "_events", "_health", "_importing", "_interrupts",
-        "_locks", "_notes", "_plain", "_platform", "_units", "_unseen", "_version",
-        "errors", "hooks", "http_rules"
+        "_callable", "_compiled", "_entry", "_events", "_health", "_plain", "_platform", "_units",
+        "_unseen", "_version", "errors", "hooks", "http_rules"
     }),
     ("settings", {
         "_switch", "config"

@@ -21,8 +21,8 @@ from scripted_ollama import ScriptedOllama
 
 import memoleo
 from memoleo import Cache, Metrics, content_cached
-from memoleo._interrupts import interruption
-from memoleo._locks import Lock
+from memoleo._platform.interrupts import interruption
+from memoleo._platform.locks import Lock
 from memoleo.backends.memory import MemoryBackend
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no alarms")

@@ -16,7 +16,7 @@ from scripted_ollama import ScriptedOllama
 
 import memoleo
 from memoleo import ConfigError
-from memoleo._platform import performance_cores, physical_cores
+from memoleo._platform.processors import performance_cores, physical_cores
 from memoleo.patches import _ollama_answers
 from memoleo.patches._ollama_call import UNSEEDED
 from memoleo.patches._ollama_policies import is_sampled

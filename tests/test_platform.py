@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from memoleo import _platform
+from memoleo._platform import file_locks, files, processors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX")
 
 
 def test_one_byte_has_one_holder(tmp_path: Path) -> None:
     """A byte is locked once in a process, freed by its own lock only, and then free again."""
-    file = _platform.open_lock_file(str(tmp_path / "x.lock"))
-    same = _platform.open_lock_file(str(tmp_path / "x.lock"))
+    file = file_locks.open_lock_file(str(tmp_path / "x.lock"))
+    same = file_locks.open_lock_file(str(tmp_path / "x.lock"))
     assert file is same
-    offset = _platform.SLOTS - 1
+    offset = file_locks.SLOTS - 1
     lock = file.acquire(offset)
     assert lock is not None
     assert same.acquire(offset) is None
@@ -43,7 +43,10 @@ def test_one_byte_has_one_holder(tmp_path: Path) -> None:
 def test_another_process_sees_the_lock(tmp_path: Path) -> None:
     """The lock is the system's: another process can't take it until it is released."""
     path = str(tmp_path / "x.lock")
-    code = f"from memoleo import _platform as p; print(p.open_lock_file({path!r}).acquire(5))"
+    code = f"""
+from memoleo._platform.file_locks import open_lock_file
+print(open_lock_file({path!r}).acquire(5))
+"""
 
     def ask() -> bool:
         answer = subprocess.run(
@@ -51,7 +54,7 @@ def test_another_process_sees_the_lock(tmp_path: Path) -> None:
         )
         return answer.stdout != "None\n"
 
-    file = _platform.open_lock_file(path)
+    file = file_locks.open_lock_file(path)
     lock = file.acquire(5)
     assert lock is not None
     assert not ask()
@@ -65,25 +68,29 @@ def test_a_private_file_is_new_and_private(tmp_path: Path) -> None:
     """It is made once, with mode 0600 under any umask, and never through a link."""
     before = os.umask(0)
     try:
-        assert _platform.create_private_file(str(tmp_path / "a")) is True
+        assert files.create_private_file(str(tmp_path / "a")) is True
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
-    assert _platform.create_private_file(str(tmp_path / "a")) is False
+    assert files.create_private_file(str(tmp_path / "a")) is False
     (tmp_path / "link").symlink_to(tmp_path / "b")
-    assert _platform.create_private_file(str(tmp_path / "link")) is False
+    assert files.create_private_file(str(tmp_path / "link")) is False
     assert not (tmp_path / "b").exists()
 
 
 def test_cores() -> None:
     """There is at least one core, and never more of them than processors."""
-    assert 1 <= _platform.physical_cores() <= (os.cpu_count() or 1)
+    assert 1 <= processors.physical_cores() <= (os.cpu_count() or 1)
 
 
 @posix
 def test_the_end_by_a_signal_is_seen_by_the_parent() -> None:
     """The status is that of a process which the signal has ended."""
-    code = "import signal; from memoleo._platform import end_by_signal as end; end(signal.SIGTERM)"
+    code = """
+import signal
+from memoleo._platform.processes import end_by_signal
+end_by_signal(signal.SIGTERM)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
 
 
@@ -92,7 +99,7 @@ def test_a_watched_file_keeps_one_descriptor(tmp_path: Path) -> None:
     """All users of a file share a descriptor, which goes when the file has gone."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10)
-    first, second = (_platform.WatchedFile.open(str(path)) for _ in range(2))
+    first, second = (files.WatchedFile.open(str(path)) for _ in range(2))
     assert first is second
     assert first.length() == 10
     os.truncate(path, 3)
@@ -109,7 +116,7 @@ class Forgotten:
     """Uses a file until the collector finds it."""
 
     def __init__(self, path: Path) -> None:
-        self.file = _platform.WatchedFile.open(str(path))
+        self.file = files.WatchedFile.open(str(path))
 
     def __del__(self) -> None:
         self.file.release()
@@ -122,15 +129,15 @@ def test_a_file_is_watched_though_others_are_forgotten_meanwhile(
     tmp_path: Path, opens: bool, deleted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finalizers may come at any line, and leave nobody with a descriptor that is closed."""
-    monkeypatch.setattr(_platform.WatchedFile, "_PARKED", 0)
-    watched = _platform.WatchedFile._watched
+    monkeypatch.setattr(files.WatchedFile, "_PARKED", 0)
+    watched = files.WatchedFile._watched
     known = set(watched)
     forgotten: list[Forgotten] = []
     left = 0
 
     def forget_after(frame: Any, event: str, _: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != _platform.__file__:
+        if frame.f_code.co_filename != files.__file__:
             return None
         if event == "line":
             left -= 1
@@ -143,7 +150,7 @@ def test_a_file_is_watched_though_others_are_forgotten_meanwhile(
         path, other = tmp_path / f"{line}", tmp_path / f"{line} other"
         for one in (path, other):
             one.touch()
-        mine = None if opens else _platform.WatchedFile.open(str(path))
+        mine = None if opens else files.WatchedFile.open(str(path))
         forgotten = [Forgotten(path), Forgotten(other)]
         if deleted:
             other.unlink()
@@ -151,7 +158,7 @@ def test_a_file_is_watched_though_others_are_forgotten_meanwhile(
         sys.settrace(forget_after)
         try:
             if mine is None:
-                mine = _platform.WatchedFile.open(str(path))
+                mine = files.WatchedFile.open(str(path))
             else:
                 mine.release()
                 mine = None

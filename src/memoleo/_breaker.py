@@ -21,8 +21,8 @@ from math import inf
 import msgspec
 
 from memoleo._events import Event, extras, logger, tell
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.config import _settings
 from memoleo.config._sections import Settings
 from memoleo.errors import CircuitOpenError, ConfigError

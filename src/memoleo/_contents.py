@@ -12,7 +12,7 @@ from memoleo._calls import Calls
 from memoleo._choice import Choice, Loaded, Loading
 from memoleo._entry import Entry
 from memoleo._flow.policy import Freshness, Policy, make_policy
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
 from memoleo.errors import BackendError, ConfigError, CorruptEntry, MemoleoError

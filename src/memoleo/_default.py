@@ -9,7 +9,7 @@ from typing import Any
 from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._events import Hook
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo._units import Duration
 from memoleo.config import _settings
 from memoleo.config._load import load_settings

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 
 __all__ = ["KINDS", "Event", "Hook", "Spell", "extras", "listeners", "logger", "tell", "wanted"]
 

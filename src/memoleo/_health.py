@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from memoleo._platform.files import is_open_to_others
 from memoleo._units import size_text
 
 __all__ = [
@@ -75,7 +75,7 @@ def look_at(backend: Any) -> Iterator[Finding]:
         if path is None:
             continue
         yield room(path)
-        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if is_open_to_others(path.stat().st_mode):
             yield Finding("store", "problem", f"{path}: other users can read it", _closed(path))
         if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
             yield Finding(

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sized
 from typing import Any, NamedTuple
 
 from memoleo._events import extras, logger
-from memoleo._locks import Lock
-from memoleo._notes import add_note
+from memoleo._platform.locks import Lock
+from memoleo._platform.notes import add_note
 from memoleo.errors import ConfigError
 
 __all__ = ["Mapping", "Misused", "Work", "arun", "run"]

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from memoleo import _events
 from memoleo._events import KINDS, Event, Hook
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.errors import ConfigError
 
 __all__ = ["KINDS", "Listening", "listen"]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from memoleo._events import Event
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.hooks import listen
 from memoleo.metrics._metrics import RESERVED, Metrics, get_metrics
 

@@ -465,14 +465,14 @@ def before():
         forked.wait(30)
 
 os.register_at_fork(before=before)  # ahead of memoleo's, so called after it
-from memoleo import _importing
-_importing._PATIENCE = 0.05
+from memoleo._platform import importing
+importing._PATIENCE = 0.05
 
 def fork():
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        with _importing.importing:
+        with importing.importing:
             os._exit(0)
     statuses.append(os.waitpid(child, 0)[1])
 
@@ -485,7 +485,7 @@ hasty.join()
 forked.set()
 slow.join()
 signal.alarm(20)
-with _importing.importing:
+with importing.importing:
     print(statuses)
 """
 

@@ -21,7 +21,7 @@ from memoleo._flow.policy import Policy
 from memoleo._flow.reader import Missed
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo._retries.rules import host_in
 from memoleo.codecs._compress import compress, decompress
 from memoleo.codecs._readers import show_with

@@ -18,9 +18,9 @@ import msgspec
 import xxhash
 
 from memoleo._events import extras, logger
-from memoleo._interrupts import pass_on
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.interrupts import pass_on
+from memoleo._platform.locks import Lock
 from memoleo.backends._protocol import Backend, Notebook
 from memoleo.backends.memory import MemoryBackend
 from memoleo.codecs._secret import secret_from_file

@@ -13,7 +13,7 @@ from typing import Any
 from memoleo._compiled import POSITIONAL, Fragment, Parameter, compile_function, nested
 from memoleo._entry import Entry
 from memoleo._flow.store import Job, Store
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._auto import ESCAPE, AutoCodec

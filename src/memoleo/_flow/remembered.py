@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from memoleo._flow.store import Job
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 
 __all__ = ["Remembered", "variant_key"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from memoleo._flow.steps import Followed
-from memoleo._importing import importing
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.importing import importing
+from memoleo._platform.locks import Lock
 from memoleo.backends._protocol import Lease
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from memoleo._events import Event, Hook, Spell, extras, logger, tell, wanted
 from memoleo._flow.parts import PartsMaker
 from memoleo._flow.policy import Freshness, Policy, tag_names
 from memoleo._flow.steps import Failed, Returned
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo.backends._protocol import Backend, Lease
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec

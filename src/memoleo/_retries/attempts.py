@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from memoleo._events import Event, extras, logger, tell
-from memoleo._notes import add_note
+from memoleo._platform.notes import add_note
 from memoleo._retries import pausing
 from memoleo._retries.budget import RetryBudget
 from memoleo._retries.flow import Failure, Retry, RetryPolicy, Stop, Take, retrying

@@ -6,8 +6,8 @@ a call took that succeeded in the end. Where it is empty, errors are final at on
 
 from __future__ import annotations
 
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 
 __all__ = ["RetryBudget"]
 

@@ -22,8 +22,8 @@ from memoleo._events import logger
 from memoleo._flow.drive import background
 from memoleo._flow.parts import notebook
 from memoleo._flow.store import Job, Store, said
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo._stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo._verifying.comparing import Change, change_between

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
 from memoleo.backends._sqlite_connections import Connections, Link
 
 __all__ = ["Anchor"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from memoleo._platform.files import is_open_to_others
 from memoleo.backends._sqlite_connections import Link
 from memoleo.backends._sqlite_faults import files_of
 from memoleo.backends._sqlite_runner import Runner
@@ -342,7 +343,7 @@ def examine(runner: Runner) -> dict[str, Any]:
     report["mode"] = f"{mode:04o}"
     report["file_bytes"] = _size(path)
     report["writable"] = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
-    if os.name == "posix" and mode & 0o077:
+    if is_open_to_others(mode):
         problems.append(f"other users can read it: chmod 600 {path}")
     if not report["writable"]:
         problems.append("it can't be written: results are served, and none is stored")

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from memoleo._interrupts import interruption
-from memoleo._locks import Lock
-from memoleo._platform import WatchedFile, make_private_folder, renew_after_fork
+from memoleo._platform.files import WatchedFile, make_private_folder
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.interrupts import interruption
+from memoleo._platform.locks import Lock
 from memoleo.backends._sqlite_faults import (
     classify,
     create,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-from memoleo._platform import check_ownership, create_private_file
+from memoleo._platform.files import check_ownership, create_private_file
 from memoleo.backends._sqlite_schema import APPLICATION_ID
 from memoleo.errors import BackendError
 

@@ -12,8 +12,9 @@ import os
 import time
 from collections.abc import Iterator
 
-from memoleo._locks import Lock
-from memoleo._platform import SLOTS, LockFile, open_lock_file, renew_after_fork
+from memoleo._platform.file_locks import SLOTS, LockFile, open_lock_file
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.backends._protocol import Lease
 
 __all__ = ["Leases"]

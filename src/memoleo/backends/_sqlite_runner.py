@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from memoleo._events import extras, logger
-from memoleo._interrupts import interruption
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.interrupts import interruption
 from memoleo.backends._sqlite_connections import Connections, Link
 from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
 from memoleo.backends._sqlite_leases import Leases

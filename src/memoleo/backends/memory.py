@@ -10,8 +10,8 @@ from typing import Any
 from cachetools import LRUCache
 
 from memoleo._entry import Entry
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo._units import parse_count, parse_size
 from memoleo.backends._notes import Notes
 from memoleo.backends._protocol import BackendStats, Lease

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from memoleo._breaker import BreakerPolicy, Breakers
 from memoleo._entry import Entry
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo._units import parse_duration
 from memoleo.backends._protocol import BackendStats, Lease
 from memoleo.backends._redis_commands import (

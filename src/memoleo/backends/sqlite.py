@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar
 import xxhash
 
 from memoleo._entry import COPIED, SEAL, Entry, checksum, decode_body, encode_body
-from memoleo._interrupts import pass_on
-from memoleo._platform import SLOTS, renew_after_fork
+from memoleo._platform.file_locks import SLOTS
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.interrupts import pass_on
 from memoleo._units import parse_count, parse_duration, parse_size
 from memoleo.backends._protocol import BackendStats, Lease
 from memoleo.backends._sqlite_anchor import Anchor

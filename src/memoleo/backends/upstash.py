@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memoleo import _switch
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo._units import parse_duration
 from memoleo.backends._redis_commands import Command
 from memoleo.backends.redis import RedisBackend

@@ -7,7 +7,7 @@ import tempfile
 
 import click
 
-from memoleo._platform import become, end_like, supervise
+from memoleo._platform.processes import become, end_like, supervise
 from memoleo.cli._common import cache_option, console, json_option, print_json
 from memoleo.config import _settings
 from memoleo.launch._command import Command, prepare

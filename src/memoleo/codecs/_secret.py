@@ -7,8 +7,8 @@ import secrets
 import stat
 from contextlib import suppress
 
-from memoleo._importing import importing
-from memoleo._platform import make_private_folder
+from memoleo._platform.files import make_private_folder
+from memoleo._platform.importing import importing
 from memoleo.errors import CodecError
 
 __all__ = ["secret_from_file"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.config._load import load_settings
 from memoleo.config._sections import Settings
 

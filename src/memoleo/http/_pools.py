@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.http._slots import Slots
 from memoleo.http._sockets import Sockets
 

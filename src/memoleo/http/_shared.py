@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.http._client import AsyncNetworkClient
 
 __all__ = ["get_async_client"]

@@ -34,7 +34,7 @@ from memoleo._compiled import (
     Parameter,
     compile_function,
 )
-from memoleo._importing import importing
+from memoleo._platform.importing import importing
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.keys._bind import bound_names, read_parameters
 from memoleo.keys._canonical import Unkeyable, canonical, class_name, frame, write

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.keys._canonical import canonical, frame, is_keyable
 
 __all__ = ["class_node", "code_bytes", "function_node", "tree_bytes"]

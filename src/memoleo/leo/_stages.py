@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memoleo._decorators.timed import timed
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.patches._patch import Patch
 
 __all__ = ["time_stage"]

@@ -6,8 +6,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.metrics._keeper import keeper
 
 __all__ = ["FIELDS", "CacheCounters", "Cell", "Pace", "summarized"]

@@ -16,8 +16,9 @@ import threading
 from typing import Protocol
 
 from memoleo._events import extras, logger
-from memoleo._locks import Lock
-from memoleo._platform import on_termination, renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
+from memoleo._platform.termination import on_termination
 from memoleo.config import _settings
 
 __all__ = ["Keeper", "Target", "keeper"]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memoleo._events import Spell, extras, logger
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.errors import BackendError
 from memoleo.metrics._spans import IN_MEMORY, Place, minute_of, outdated, widened
 from memoleo.metrics._tally import Tally

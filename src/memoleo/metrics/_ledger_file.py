@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from memoleo._events import extras, logger
-from memoleo._platform import (
-    check_ownership,
-    create_private_file,
-    make_private_folder,
-    renew_after_fork,
-)
+from memoleo._platform.files import check_ownership, create_private_file, make_private_folder
+from memoleo._platform.forks import renew_after_fork
 from memoleo.backends._sqlite_faults import classify, files_of, is_stale, put_aside
 from memoleo.errors import BackendError
 from memoleo.metrics._ledger_schema import FORMAT, prepare, read_format

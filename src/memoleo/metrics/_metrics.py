@@ -7,8 +7,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo._urls import open_backend
 from memoleo.config import _settings
 from memoleo.errors import ConfigError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memoleo._locks import Lock
+from memoleo._platform.locks import Lock
 from memoleo.metrics._keeper import keeper
 from memoleo.metrics._sketch import Sketch
 

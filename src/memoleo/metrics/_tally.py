@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
 from memoleo.metrics._counters import CacheCounters
 from memoleo.metrics._names import OTHER, admits
 from memoleo.metrics._totals import Totals

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._default import get_cache
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo._units import Duration
 from memoleo.config import _settings
 from memoleo.config._load import load_settings

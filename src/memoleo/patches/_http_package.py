@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memoleo._cache import Cache
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.config._sections import Settings
 from memoleo.patches._imports import when_imported
 from memoleo.patches._patch import Patch

@@ -8,7 +8,7 @@ from typing import Any
 from memoleo import _switch
 from memoleo._cache import Cache
 from memoleo._exchanges.exchanges import Exchange, Exchanges
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo.config._sections import Settings
 from memoleo.http_rules._messages import Request
 from memoleo.http_rules._presets import PRESETS, rules_of

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from memoleo._events import extras, logger
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 
 __all__ = [
     "awaited",

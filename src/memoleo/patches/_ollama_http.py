@@ -19,7 +19,7 @@ from memoleo._flow.policy import Policy
 from memoleo._flow.reader import Missed
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job
-from memoleo._interrupts import pass_on
+from memoleo._platform.interrupts import pass_on
 from memoleo.errors import CodecError
 from memoleo.http_rules._bodies import is_lines, json_of
 from memoleo.http_rules._judge import public

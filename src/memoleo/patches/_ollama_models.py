@@ -26,8 +26,8 @@ import msgspec
 
 from memoleo._cache import Cache
 from memoleo._events import extras, logger
-from memoleo._locks import Lock
-from memoleo._platform import renew_after_fork
+from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.locks import Lock
 from memoleo.keys._canonical import frame
 from memoleo.patches._ollama_request import full_name
 from memoleo.patches._ollama_server import Server

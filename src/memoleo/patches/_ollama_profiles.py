@@ -176,7 +176,7 @@ def _or(value: float | None, default: float) -> float:
 def _threads(asked: int | None) -> int:
     if asked is not None:
         return asked
-    from memoleo._platform import performance_cores
+    from memoleo._platform.processors import performance_cores
 
     return min(performance_cores(), _MOST_THREADS)
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from memoleo._cache import Cache
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError
 from memoleo.patches._imports import when_imported

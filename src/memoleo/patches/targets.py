@@ -11,7 +11,7 @@ import msgspec
 
 from memoleo._cache import Cache
 from memoleo._events import extras
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 from memoleo.config._targets import Target
 from memoleo.errors import ConfigError
 from memoleo.patches._holders import rebind, unreachable

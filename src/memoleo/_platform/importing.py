@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from memoleo._platform import RenewedLock
+from memoleo._platform.forks import RenewedLock
 
 __all__ = ["importing"]
 
