@@ -228,6 +228,48 @@ class TestLeases:
         assert lease is not None
         lease.release()
 
+    def test_a_task_that_is_cancelled_while_it_gets_one(
+        self, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lease that comes too late is given back at once, and nobody waits for it."""
+        take, asked, goes_on = backend.lease, threading.Event(), threading.Event()
+
+        def late(key: bytes) -> Any:
+            asked.set()
+            assert goes_on.wait(30)
+            return take(key)
+
+        monkeypatch.setattr(backend, "lease", late)
+        cache = Cache(backend=backend, metrics=Metrics())
+
+        @content_cached(cache=cache)
+        async def f(x: int) -> int:
+            return x
+
+        async def main() -> int:
+            task = asyncio.create_task(f(1))
+            await asyncio.to_thread(asked.wait, 30)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            goes_on.set()
+            return await asyncio.wait_for(f(1), 30)
+
+        assert asyncio.run(main()) == 1
+        assert not backend._leases._held
+
+    def test_one_that_is_dropped(self, backend: RedisBackend) -> None:
+        """A lease that nobody holds any more is not renewed, and ends soon."""
+        backend._leases._life = 0.3
+        lease = backend.lease(KEY)
+        assert lease is not None
+        del lease
+        deadline = time.monotonic() + 30
+        while (lease := backend.lease(KEY)) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        lease.release()
+
     def test_processes_compute_once(self, prefix: str, tmp_path: Path) -> None:
         """Four processes that ask the same at once run the function once."""
         script = tmp_path / "p.py"

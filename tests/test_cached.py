@@ -778,6 +778,27 @@ class TestKinds:
             coroutine.send(None)
         assert stop.value.value == 1
 
+    @pytest.mark.parametrize("remote", [False, True])
+    def test_without_a_loop_of_asyncio(self, tmp_path: Any, remote: bool) -> None:
+        """Whatever else runs coroutines has its hits, also after many misses in a row."""
+        runs: list[int] = []
+        with Cache(f"sqlite:///{tmp_path}/c.db?memory=0", metrics=memoleo.Metrics()) as cache:
+            cache.calls.store.remote = remote
+
+            @content_cached(cache=cache)
+            async def f(x: int) -> int:
+                runs.append(x)
+                return x
+
+            def run(x: int) -> int:
+                with pytest.raises(StopIteration) as stop:
+                    f(x).send(None)
+                return int(stop.value.value)
+
+            assert [run(x) for x in range(30)] == [*range(30)]
+            assert [run(0) for _ in range(5)] == [0] * 5
+        assert runs == [*range(30)]
+
     def test_generators(self, cache: Cache) -> None:
         """A generator is recorded while it is consumed, and replayed with its return value."""
         calls: list[int] = []

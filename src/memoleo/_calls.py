@@ -12,7 +12,7 @@ from memoleo import _switch
 from memoleo._compiled import Fragment
 from memoleo._entry import Entry
 from memoleo._explaining.explain import Explanation, explain_call, explain_key, record
-from memoleo._flow.drive import Driver
+from memoleo._flow.drive import Driver, in_thread
 from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Freshness, Policy
 from memoleo._flow.reader import (
@@ -25,6 +25,7 @@ from memoleo._flow.reader import (
     store_lookup,
 )
 from memoleo._flow.remembered import Remembered, variant_key
+from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job, Store
 from memoleo._flow.turn import Turn
@@ -229,9 +230,8 @@ class Calls:
     async def _afound(self, job: Job, missed: Missed) -> Entry | None:
         if missed.looked or not self.store.remote:
             return self._found(job, missed)
-        import asyncio
-
-        return await asyncio.to_thread(self.store.load, job)
+        found: Entry | None = await in_thread(partial(self.store.load, job))
+        return found
 
     def stream(self, job: Job, intent: Intent | None = None) -> Iterator[Any]:
         """Answer a call whose result is an iterator; nothing runs before its first item."""
@@ -275,7 +275,9 @@ class Calls:
 
     def forget(self, key: bytes, variants: int = 1) -> bool:
         """Remove what is stored for a call; whether there was anything."""
-        found = [self.store.delete(variant_key(key, turn)) for turn in range(variants)]
+        keys = [variant_key(key, turn) for turn in range(variants)]
+        self.driver.disown(Removal(keys=frozenset(keys)))
+        found = [self.store.delete(one) for one in keys]
         return any(found)
 
     def _intent(self, job: Job, asked: Intent | None) -> Intent | None:

@@ -12,6 +12,7 @@ from memoleo._calls import Calls
 from memoleo._choice import Choice, Loaded, Loading
 from memoleo._entry import Entry
 from memoleo._flow.policy import Freshness, Policy, make_policy
+from memoleo._flow.removals import Removal
 from memoleo._platform.interrupts import pass_on
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
@@ -56,6 +57,7 @@ class Contents:
         """Store `value` under `key`, or remove what is there if it would never be fresh."""
         policy = make_policy(type, ttl, tags=tags)
         job = self._calls.job(address(key), policy, _nothing)
+        self._calls.driver.disown(Removal(keys=frozenset({job.key})))
         if job.freshness.ttl <= 0:
             self._store.delete(job.key)
             return
@@ -71,7 +73,7 @@ class Contents:
 
     def delete(self, key: str | bytes) -> bool:
         """Remove the entry under `key`; whether there was one."""
-        return self._store.delete(address(key))
+        return self._calls.forget(address(key))
 
     def clear(
         self,
@@ -84,6 +86,8 @@ class Contents:
         before = None
         if older_than is not None:
             before = self._store.clock() - parse_duration(older_than, "older_than")
+        else:
+            self._calls.driver.disown(Removal(type=type, tag=tag, label=label))
         return _guarded(lambda: self._backend.clear(type=type, tag=tag, before=before, label=label))
 
     def clear_expired(self) -> int:

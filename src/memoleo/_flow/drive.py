@@ -15,14 +15,15 @@ from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow.flow import Intent
 from memoleo._flow.remembered import Remembered
+from memoleo._flow.removals import Removal
 from memoleo._flow.singleflight import Flight, flights_of
-from memoleo._flow.steps import Alone, Call, Failed, Followed, Lead, Leading, Save, Spawn
+from memoleo._flow.steps import Alone, Call, Failed, Followed, Lead, Leading, Leave, Save, Spawn
 from memoleo._flow.store import Job, Store, said
 from memoleo._flow.turn import Turn
 from memoleo._stream import arecord, areplay, record, replay
 from memoleo.backends._protocol import Backend
 
-__all__ = ["Driver", "background", "conclude"]
+__all__ = ["Driver", "background", "conclude", "in_thread"]
 
 _LEADING = Leading()
 
@@ -59,6 +60,10 @@ class Driver:
         self.perform(turn, None)
         return turn
 
+    def disown(self, removal: Removal) -> None:
+        """Let no run that has begun bring back what is about to be removed."""
+        self._flights.disown(removal)
+
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
         turn = self.begin(job, intent, found)
@@ -83,7 +88,6 @@ class Driver:
         answer
             what comes of the step before: after the function, `Turn.returned` or `Turn.failed`
         """
-        job, store = turn.job, self.store
         send = turn.steps.send
         try:
             while True:
@@ -93,12 +97,11 @@ class Driver:
                 elif type(step) is Call:
                     return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
-                    entry = store.save(job, step.result, turn.parts)
                     answer = None
-                    turn.land(entry, failed=False)
+                    turn.save(step.result)
                 elif type(step) is Spawn:
                     answer = None
-                    self._spawn(job)
+                    self._spawn(turn.job)
                 else:
                     answer = turn.at_once(step, replay, self._remembered)
         except StopIteration as stop:
@@ -131,8 +134,7 @@ class Driver:
 
     async def aperform(self, turn: Turn, answer: Any) -> None:
         """Do what `perform` does, waiting in the current task."""
-        job, store = turn.job, self.store
-        remote = store.remote
+        remote = self.store.remote
         send = turn.steps.send
         try:
             while True:
@@ -142,13 +144,17 @@ class Driver:
                 elif type(step) is Call:
                     return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
-                    save = partial(store.save, job, step.result, turn.parts)
-                    entry = await _in_thread(save) if remote else save()
                     answer = None
-                    turn.land(entry, failed=False)
+                    if remote:
+                        await in_thread(partial(turn.save, step.result))
+                    else:
+                        turn.save(step.result)
+                elif remote and type(step) is Leave:
+                    answer = None
+                    await in_thread(partial(turn.land, step.entry, failed=step.failed))
                 elif type(step) is Spawn:
                     answer = None
-                    background(self._arefresh(job))
+                    background(self._arefresh(turn.job))
                 else:
                     answer = turn.at_once(step, areplay, self._remembered)
         except StopIteration as stop:
@@ -161,7 +167,7 @@ class Driver:
             raise
 
     def _lead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
-        flight = turn.flight = Flight(turn.job.key, None)
+        flight = turn.flight = Flight(turn.job, None)
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None
@@ -193,6 +199,16 @@ class Driver:
         found = self.store.load(turn.job)
         return _LEADING if found is None else Leading(found)
 
+    def _take(self, turn: Turn) -> bool:
+        """Try to get the lease for a turn; whether it has it."""
+        turn.lease = self.store.lease(turn.job)
+        if turn.lease is None:
+            return False
+        if turn.flight is None:
+            # Its task was cancelled while this ran in a thread: nobody else would give it back.
+            turn.land(None, failed=True)
+        return True
+
     async def _alead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
         import asyncio
 
@@ -200,8 +216,9 @@ class Driver:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             # Another event loop than asyncio's, or none: nobody could be waited for.
-            return Alone()
-        flight = turn.flight = Flight(turn.job.key, loop)
+            found = self.store.load(turn.job)
+            return _LEADING if found is None else Leading(found)
+        flight = turn.flight = Flight(turn.job, loop)
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None
@@ -217,21 +234,19 @@ class Driver:
             finally:
                 self._flights.has_waited(loop)
         remote = self.store.remote
-        take = partial(self.store.lease, turn.job)
-        turn.lease = await _in_thread(take) if remote else take()
-        if turn.lease is None and not wait:
-            turn.land(None, failed=True)
-            return Alone()
-        if turn.lease is None:
+        take = partial(self._take, turn)
+        if not (await in_thread(take) if remote else take()):
+            if not wait:
+                turn.land(None, failed=True)
+                return Alone()
             with turn.waiting():
                 for pause in _pauses():
                     await asyncio.sleep(pause)
-                    turn.lease = await _in_thread(take) if remote else take()
-                    if turn.lease is not None:
+                    if await in_thread(take) if remote else take():
                         break
         flight.lease = turn.lease
         load = partial(self.store.load, turn.job)
-        found = await _in_thread(load) if remote else load()
+        found = await in_thread(load) if remote else load()
         return _LEADING if found is None else Leading(found)
 
     def _spawn(self, job: Job) -> None:
@@ -309,9 +324,14 @@ def _pauses() -> Generator[float, None, None]:
         pause = min(pause * 1.5, longest)
 
 
-async def _in_thread(function: Callable[[], Any]) -> Any:
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Call what may wait for a network in a thread, or here where there is no loop of asyncio's."""
     import asyncio
 
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function()
     return await asyncio.to_thread(function)
 
 

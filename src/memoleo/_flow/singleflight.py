@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Hashable
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Followed
+from memoleo._flow.store import Job
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.importing import importing
 from memoleo._platform.locks import Lock
@@ -21,13 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Flight", "Flights", "enter", "flights_of", "leave"]
 
 
+_RECENT = 1024
+"""Removals that are remembered one by one; a run that saw more of them leaves nothing."""
+
+
 class Flight:
     """The computation of one key, and those who wait for it.
 
     Parameters
     ----------
-    key
-        what is computed
+    job
+        the call that computes it
     loop
         the event loop in which a task computes it; `None` for a thread
     """
@@ -36,8 +44,8 @@ class Flight:
     outcome: Followed | None = None
     _future: Future[Followed] | None = None
 
-    def __init__(self, key: bytes, loop: asyncio.AbstractEventLoop | None) -> None:
-        self.key = key
+    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.job = job
         self.loop = loop
         self.thread = threading.get_ident()
         self.owner: Hashable = self.thread if loop is None else _caller(loop)
@@ -114,9 +122,17 @@ _waits = _Waits()
 
 
 class Flights:
-    """The computations under way in one store."""
+    """The computations under way in one store.
+
+    Attributes
+    ----------
+    removals
+        how many removals there were, of which a run that began before must know
+    """
 
     def __init__(self) -> None:
+        self.removals = 0
+        self._recent: deque[Removal] = deque(maxlen=_RECENT)
         self._after_fork()
         renew_after_fork(self)
 
@@ -124,13 +140,51 @@ class Flights:
         self._lock = Lock()
         self._flights: dict[bytes, Flight] = {}
 
+    def disown(self, removal: Removal) -> None:
+        """Let no run that has begun leave what is about to be removed, and nobody follow one.
+
+        Whoever asks afterwards computes anew; whoever waits already does so as well.
+        """
+        with self._lock:
+            self._recent.append(removal)
+            self.removals += 1
+            # A copy: calls join without the lock.
+            flights = [*self._flights.values()]
+            outdated = [one for one in flights if removal.covers(one.job, one.job.key)]
+            for flight in outdated:
+                del self._flights[flight.job.key]
+        for flight in outdated:
+            # Nobody needs to wait for what won't be there. Releasing twice is harmless.
+            if flight.lease is not None:
+                with suppress(Exception):
+                    flight.lease.release()
+
+    def outdates(self, began: int, job: Job, key: bytes, run: int) -> bool:
+        """Whether the result of a run was removed while it was computed.
+
+        Parameters
+        ----------
+        began
+            how many removals there were when it began
+        job, key
+            the call, and the key that its result is stored under
+        run
+            its `id`: what it removed itself doesn't count
+        """
+        with self._lock:
+            passed = self.removals - began
+            if passed > len(self._recent):
+                return True
+            recent = [*self._recent][len(self._recent) - passed :]
+        return any(one.covers(job, key) for one in recent if one.by != run)
+
     def join(self, mine: Flight) -> Flight:
         """Return the flight of a key: `mine`, which the caller then leads, or somebody else's.
 
         The caller must hold `mine` as what it leaves in the end before it comes here: a signal
         handler's exception may come before its next step.
         """
-        key = mine.key
+        key = mine.job.key
         # Most calls meet nobody: one step that is atomic decides, and no lock is taken.
         while (flight := self._flights.setdefault(key, mine)) is not mine:
             with self._lock:
@@ -151,8 +205,8 @@ class Flights:
         """
         with self._lock:
             # A leader that forked finds its flight gone in the child: nobody waits there.
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            if self._flights.get(flight.job.key) is flight:
+                del self._flights[flight.job.key]
             if flight.outcome is None:
                 flight.outcome = outcome
             future = flight._future

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -254,7 +253,7 @@ class Store:
             return
         times = []
         # Failures show where somebody waits for the answer.
-        with contextlib.suppress(Exception):
+        try:
             for _ in range(_LOOKS):
                 started = time.perf_counter()
                 found = self.backend.get(job.key)
@@ -262,7 +261,10 @@ class Store:
                     return
                 job.codec.decode(found.payload)
                 times.append(time.perf_counter() - started)
-            job.counters.pace.ms = min(times) * 1000
+        except Exception as error:
+            pass_on(error)
+            return
+        job.counters.pace.ms = min(times) * 1000
 
     def note(self, job: Job, reason: str, text: str) -> None:
         """Remember why a call left no entry, for those who ask; the oldest are forgotten first."""
@@ -365,9 +367,11 @@ class Store:
             return
         tokens = (0, 0)
         if error is None and job.policy.tokens is not None:
-            # What can't be counted is not known; whether it can be stored is found out elsewhere.
-            with contextlib.suppress(Exception):
+            try:
                 tokens = job.policy.tokens(value)
+            except Exception as failure:
+                # What can't be counted is not known; if it can be stored is found out elsewhere.
+                pass_on(failure)
         self.tell(job, "call", ms, error, tokens)
 
     def _corrupt(self, job: Job, error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Token
 from typing import Any
 
@@ -12,6 +12,7 @@ from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow.flow import Intent, flow
 from memoleo._flow.remembered import Remembered
+from memoleo._flow.removals import Removal
 from memoleo._flow.singleflight import Flight, Flights, enter, leave
 from memoleo._flow.steps import (
     Count,
@@ -28,6 +29,7 @@ from memoleo._flow.steps import (
 from memoleo._flow.store import Job, Store, said
 from memoleo._stream import Recording
 from memoleo.backends._protocol import Lease
+from memoleo.errors import BackendError
 
 __all__ = ["Turn"]
 
@@ -71,6 +73,7 @@ class Turn:
     waited = 0.0
     _inside: Token[tuple[Flight, ...]] | None = None
     _started = 0.0
+    _removals = 0
 
     def __init__(
         self, store: Store, flights: Flights, job: Job, intent: Intent, found: Entry | None
@@ -109,6 +112,7 @@ class Turn:
             self.parts = b"" if describe is None else store.parts.make(describe)
         if self.flight is not None:
             self._inside = enter(self.flight)
+        self._removals = self.flights.removals
         self._started = time.perf_counter()
 
     def returned(self, value: Any) -> Returned:
@@ -130,6 +134,39 @@ class Turn:
             leave(inside)
         self.store.tell_call(self.job, ms, error=error)
         return Failed(error, ms)
+
+    def save(self, result: Returned) -> None:
+        """Store a result, and give back the flight and the lease."""
+        if self.intent is Intent.REFRESH:
+            # What began earlier ends later, and would replace it.
+            mine = frozenset({self.job.key})
+            self.flights.disown(Removal(keys=mine, by=id(self)))
+        entry = self._kept(result)
+        # What was removed meanwhile is computed anew by one of those who wait, for all of them.
+        self.land(entry, failed=entry is None and self._is_outdated())
+
+    def _kept(self, result: Returned) -> Entry | None:
+        """Store a result unless it was removed while it was computed; return its entry."""
+        if self._is_outdated():
+            return None
+        store, job = self.store, self.job
+        entry = store.save(job, result, self.parts)
+        if entry is not None and self._is_outdated():
+            # It was removed before it was there.
+            key = job.key if job.place is None else job.place()
+            with suppress(BackendError):
+                if key is not None:
+                    store.delete(key)
+            return None
+        return entry
+
+    def _is_outdated(self) -> bool:
+        flights, began = self.flights, self._removals
+        if flights.removals == began:
+            return False
+        job = self.job
+        key = job.key if job.place is None else job.place()
+        return flights.outdates(began, job, key or job.key, id(self))
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
@@ -185,7 +222,7 @@ class Turn:
             took = (time.perf_counter() - started) * 1000
             store.tell_call(job, took, encoded)
             if keep:
-                store.save(job, Returned(encoded, took), self.parts)
+                self._kept(Returned(encoded, took))
 
         def failed(error: Exception) -> None:
             if keep:

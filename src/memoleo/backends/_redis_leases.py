@@ -79,6 +79,13 @@ class Leases:
         with suppress(BackendError):
             self._run(("EVAL", _RELEASE, 1, name, token))
 
+    def forget(self, name: str, token: str) -> None:
+        """Renew a lease no more, without a word to the server: it ends soon."""
+        with self._lock:
+            if self._held.get(name) == token:
+                del self._held[name]
+                self._changed.set()
+
     def _renew(self) -> None:
         changed = self._changed
         due = time.monotonic() + self._life / 3
@@ -106,3 +113,7 @@ class _Held:
 
     def release(self) -> None:
         self._leases.release(self._name, self._token)
+
+    def __del__(self) -> None:
+        # Dropped without a release, by an exception of a signal handler.
+        self._leases.forget(self._name, self._token)

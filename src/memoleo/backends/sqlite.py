@@ -209,7 +209,11 @@ class SQLiteBackend:
                 failure = error
             finally:
                 runner.writer.inside = False
-                turn.release()
+                # Who waited for too long may have taken it for one that an exception left.
+                try:  # noqa: SIM105
+                    turn.release()
+                except RuntimeError:
+                    pass
         try:
             return runner.write_alone(partial(_insert, row), failure)
         finally:

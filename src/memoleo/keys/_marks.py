@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import xxhash
 
+from memoleo._platform.interrupts import pass_on
 from memoleo.keys._plain import HUGE
 
 __all__ = ["mark_of"]
@@ -60,8 +61,9 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
         start = len(pieces)
         try:
             dump(values)
-        except Exception:
+        except Exception as error:
             del pieces[start:]
+            pass_on(error)
             return None
         body = pieces.pop()
         if len(pieces) == start:
