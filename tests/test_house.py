@@ -19,24 +19,23 @@ PACKAGE = SOURCE / "memoleo"
 
 FLOORS: list[tuple[str, set[str]]] = [
     ("ground", {
-        "_callable", "_compiled", "_entry", "_events", "_health", "_plain", "_platform", "_units",
-        "_unseen", "_version", "errors", "hooks", "http_rules"
+        "_entry", "_events", "_functions", "_health", "_plain", "_platform", "_units", "_version",
+        "errors", "hooks", "http_rules"
     }),
     ("settings", {
         "_switch", "config"
     }),
     ("parts", {
-        "_breaker", "_choice", "_decorating", "_mapping", "_portable", "_progress", "_retries",
-        "_stored", "_stream", "_urls", "backends", "codecs", "keys", "metrics"
+        "_breaker", "_retries", "_stored", "_streams", "backends", "codecs", "keys", "metrics"
     }),
     ("head and hands", {
         "_calls", "_explaining", "_flow", "_verifying"
     }),
     ("cache", {
-        "_cache", "_contents", "_default", "_exchanges"
+        "_cache", "_exchanges"
     }),
     ("doors", {
-        "_decorators", "_map", "http", "launch", "leo", "otel", "patches", "serve", "testing"
+        "_decorators", "_mapping", "http", "launch", "leo", "otel", "patches", "serve", "testing"
     }),
     ("street", {
         "__init__", "__main__", "cli", "demo"
@@ -119,6 +118,18 @@ def test_every_floor_names_what_stands() -> None:
     """FLOORS has each room once, and none that was torn down."""
     named = [room for _, rooms in FLOORS for room in rooms]
     assert sorted(named) == sorted({room_of(name) for name in MODULES})
+
+
+def test_the_manual_names_every_room_on_its_floor() -> None:
+    """Whoever looks for something finds its room in `docs/explanation/architecture.md`."""
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    told: dict[str, list[str]] = {}
+    for names, room in re.findall(r"^\| ([\w ]*) \| `(\w+)` \|", text, re.MULTILINE):
+        told.setdefault(names.strip() or list(told)[-1], []).append(room)
+    assert list(told) == [name for name, _ in reversed(FLOORS)]
+    assert {name: sorted(rooms) for name, rooms in told.items()} == {
+        name: sorted(rooms) for name, rooms in FLOORS
+    }
 
 
 def test_rooms_need_each_other_in_one_direction() -> None:

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from memoleo._callable import WrappedCallable, takes_call
 from memoleo._decorators.timed import timed, timer
+from memoleo._functions.callable import WrappedCallable, takes_call
 from memoleo.errors import ConfigError
 from memoleo.metrics import Metrics, get_metrics
 

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memoleo._cache import Cache
+    from memoleo._cache.cache import Cache
+    from memoleo._cache.default import configure, get_cache
     from memoleo._decorators.cached import CachedFunction, content_cached
     from memoleo._decorators.timed import timed, timer
-    from memoleo._default import configure, get_cache
     from memoleo._events import Event
     from memoleo._explaining.explain import Explanation, explain
-    from memoleo._map import amap, map
+    from memoleo._mapping.map import amap, map
     from memoleo._retries.retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BackendError": "errors",
-    "Cache": "_cache",
+    "Cache": "_cache.cache",
     "CachedFunction": "_decorators.cached",
     "CircuitOpenError": "errors",
     "CodecError": "errors",
@@ -48,16 +48,16 @@ _HOMES = {
     "Metrics": "metrics._metrics",
     "StoredEntry": "_stored",
     "Verified": "_verifying.verify",
-    "amap": "_map",
+    "amap": "_mapping.map",
     "bypass": "_switch",
-    "configure": "_default",
+    "configure": "_cache.default",
     "content_cached": "_decorators.cached",
     "disable": "patches._enable",
     "enable": "patches._enable",
     "explain": "_explaining.explain",
-    "get_cache": "_default",
+    "get_cache": "_cache.default",
     "get_metrics": "metrics._metrics",
-    "map": "_map",
+    "map": "_mapping.map",
     "observe": "_switch",
     "proxy": "patches._enable",
     "refresh": "_switch",

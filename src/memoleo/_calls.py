@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from memoleo import _switch
-from memoleo._compiled import Fragment
 from memoleo._entry import Entry
 from memoleo._explaining.explain import Explanation, explain_call, explain_key, record
 from memoleo._flow.drive import Driver, in_thread
@@ -29,8 +28,9 @@ from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job, Store
 from memoleo._flow.turn import Turn
+from memoleo._functions.compiled import Fragment
 from memoleo._stored import StoredEntry
-from memoleo._stream import LateStream, StreamCodec
+from memoleo._streams.stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
 from memoleo._verifying.verify import Verifier, sampled
 from memoleo.backends.memory import MemoryBackend

@@ -8,7 +8,7 @@ from typing_extensions import assert_type
 
 import memoleo
 from memoleo import Cache, Explanation, StoredEntry, Verified, content_cached
-from memoleo._choice import Loaded
+from memoleo._cache.choice import Loaded
 
 cache = Cache("memory://")
 

@@ -19,17 +19,18 @@ from typing import (
 import msgspec
 from msgspec.structs import replace
 
-from memoleo import _default, _switch
-from memoleo._cache import Cache
-from memoleo._callable import BoundCallable, Documented, WrappedCallable, takes_call
-from memoleo._compiled import UNSET
-from memoleo._decorating import hands_on, kind_of
+from memoleo import _switch
+from memoleo._cache import default
+from memoleo._cache.cache import Cache
 from memoleo._decorators.hot import compile_call, exchange, stub
 from memoleo._explaining.explain import Explanation
 from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Policy, make_policy
 from memoleo._flow.reader import NOTHING, Missed, Streak
 from memoleo._flow.store import Job
+from memoleo._functions.callable import BoundCallable, Documented, WrappedCallable, takes_call
+from memoleo._functions.compiled import UNSET
+from memoleo._functions.decorating import hands_on, kind_of
 from memoleo._stored import StoredEntry
 from memoleo._switch import Mode, mode
 from memoleo._units import Duration
@@ -216,7 +217,7 @@ class CachedFunction(WrappedCallable[P, R]):
 
     def _at(self) -> Any:
         """Return what this function keeps for the cache and the settings in use."""
-        cache = self._cache or _default.get_cache()
+        cache = self._cache or default.get_cache()
         settings = _settings.current()
         attached = self._attached
         if attached.cache is not cache or attached.settings is not settings:

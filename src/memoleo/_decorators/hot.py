@@ -18,8 +18,11 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from memoleo import _default, _switch
-from memoleo._compiled import (
+from memoleo import _switch
+from memoleo._cache import default
+from memoleo._flow.drive import conclude
+from memoleo._flow.reader import IN_A_ROW, no_lookup
+from memoleo._functions.compiled import (
     KEYWORD_ONLY,
     VAR_KEYWORD,
     VAR_POSITIONAL,
@@ -29,8 +32,6 @@ from memoleo._compiled import (
     handed_on,
     nested,
 )
-from memoleo._flow.drive import conclude
-from memoleo._flow.reader import IN_A_ROW, no_lookup
 from memoleo._switch import Mode, mode
 from memoleo.config import _settings
 from memoleo.errors import KeyingError
@@ -125,7 +126,7 @@ def compile_call(
         "switch": _switch,
         "settings": _settings,
         "current": settings,
-        "default": _default,
+        "default": default,
         "cache": cache,
         "slowly": slowly,
         "function": function,

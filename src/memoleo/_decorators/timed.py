@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
 
-from memoleo._decorating import aforward, decorate, default_name
+from memoleo._functions.decorating import aforward, decorate, default_name
 from memoleo.errors import ConfigError
 from memoleo.metrics._metrics import Metrics, OperationStats, get_metrics
 

@@ -12,7 +12,7 @@ import msgspec
 
 from memoleo import _switch
 from memoleo._breaker import Breakers, Permit, get_breakers
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._events import extras, logger
 from memoleo._exchanges.fingerprint import fingerprint
 from memoleo._exchanges.parts import describe

@@ -20,7 +20,7 @@ from memoleo._flow.singleflight import Flight, flights_of
 from memoleo._flow.steps import Alone, Call, Failed, Followed, Lead, Leading, Leave, Save, Spawn
 from memoleo._flow.store import Job, Store, said
 from memoleo._flow.turn import Turn
-from memoleo._stream import arecord, areplay, record, replay
+from memoleo._streams.stream import arecord, areplay, record, replay
 from memoleo.backends._protocol import Backend
 
 __all__ = ["Driver", "background", "conclude", "in_thread"]

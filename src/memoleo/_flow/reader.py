@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memoleo._compiled import POSITIONAL, Fragment, Parameter, compile_function, nested
 from memoleo._entry import Entry
 from memoleo._flow.store import Job, Store
+from memoleo._functions.compiled import POSITIONAL, Fragment, Parameter, compile_function, nested
 from memoleo._platform.interrupts import pass_on
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend

@@ -27,7 +27,7 @@ from memoleo._flow.steps import (
     Unsee,
 )
 from memoleo._flow.store import Job, Store, said
-from memoleo._stream import Recording
+from memoleo._streams.stream import Recording
 from memoleo.backends._protocol import Lease
 from memoleo.errors import BackendError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar, overload
 
-from memoleo._decorating import aforward, decorate, default_name, resume
+from memoleo._functions.decorating import aforward, decorate, default_name, resume
 from memoleo._retries.attempts import Attempts, Tally
 from memoleo._retries.flow import Backoff, RetryPolicy, make_policy
 from memoleo._retries.rules import ErrorRule, is_transient

@@ -16,15 +16,15 @@ from typing import Any
 import msgspec
 
 from memoleo import _switch
-from memoleo._compiled import Fragment, nested
 from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow.drive import background
 from memoleo._flow.parts import notebook
 from memoleo._flow.store import Job, Store, said
+from memoleo._functions.compiled import Fragment, nested
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.locks import Lock
-from memoleo._stream import Recorded
+from memoleo._streams.stream import Recorded
 from memoleo._switch import Mode, mode
 from memoleo._verifying.comparing import Change, change_between
 from memoleo.config import _settings

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from memoleo._default import default_url
+from memoleo._cache.default import default_url
 from memoleo._health import (
     NOT_KEPT,
     Finding,
@@ -19,9 +19,9 @@ from memoleo._health import (
     scrutinize,
     why_unreadable,
 )
-from memoleo._urls import open_backend, shown_url
 from memoleo._version import version
 from memoleo.backends._protocol import Backend
+from memoleo.backends._urls import open_backend, shown_url
 from memoleo.cli._common import is_store, store_path
 from memoleo.config._load import load_settings
 from memoleo.config._sections import Settings

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._units import parse_duration
 from memoleo.cli._common import agreed, cache_option, json_option, open_cache, print_json
 from memoleo.errors import ConfigError

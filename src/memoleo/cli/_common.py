@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from memoleo._cache import Cache
-from memoleo._default import default_url
+from memoleo._cache.cache import Cache
+from memoleo._cache.default import default_url
 from memoleo._health import NOT_KEPT
-from memoleo._urls import open_backend
+from memoleo.backends._urls import open_backend
 from memoleo.backends.memory import MemoryBackend
 from memoleo.metrics._ledger import farthest
 

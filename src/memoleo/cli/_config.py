@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from memoleo._default import default_url
+from memoleo._cache.default import default_url
 from memoleo._units import duration_text
-from memoleo._urls import shown_url
+from memoleo.backends._urls import shown_url
 from memoleo.cli._common import cache_option, console, json_option, print_json
 from memoleo.config._load import load_settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from memoleo._urls import open_backend
+from memoleo.backends._urls import open_backend
 from memoleo.cli._common import cache_option, console, json_option
 
 __all__ = ["command"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._plain import plain, plain_name
 from memoleo._stored import StoredEntry
 from memoleo._units import duration_text, size_text

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from memoleo._default import configure
+from memoleo._cache.default import configure
 from memoleo._explaining.explain import Explanation
 from memoleo._plain import plain
 from memoleo.cli._common import cache_option, json_option, open_cache, print_json

@@ -11,7 +11,7 @@ from typing import Literal
 import click
 import msgspec
 
-from memoleo._urls import open_backend
+from memoleo.backends._urls import open_backend
 from memoleo.cli._common import cache_option, json_option, print_json
 from memoleo.cli._tasks_file import NotSafe, add_tasks
 from memoleo.config._files import find_file

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from memoleo._cache import Cache
-from memoleo._default import default_url
+from memoleo._cache.cache import Cache
+from memoleo._cache.default import default_url
 from memoleo.cli._common import cache_option, json_option, print_json
 
 __all__ = ["command"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._health import NOT_KEPT
 from memoleo.cli._common import (
     agreed,

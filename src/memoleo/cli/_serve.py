@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import click
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo.backends.memory import MemoryBackend
 from memoleo.cli._common import cache_option, json_option, open_cache, print_json
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._units import size_text
 from memoleo.cli._common import cache_option, console, json_option, open_cache, say_what_is_not_kept
 from memoleo.cli._numbers import milliseconds_text, operations_table, types_table

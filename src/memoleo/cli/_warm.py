@@ -15,10 +15,10 @@ from typing import Any
 import click
 import msgspec
 
+from memoleo._cache.default import configure
 from memoleo._decorators.cached import content_cached
-from memoleo._default import configure
-from memoleo._map import amap
-from memoleo._map import map as map_threads
+from memoleo._mapping.map import amap
+from memoleo._mapping.map import map as map_threads
 from memoleo._plain import plain
 from memoleo.cli._common import cache_option, json_option, print_json
 from memoleo.cli._functions import find_function

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from memoleo._cache import Cache
-from memoleo._default import get_cache
+from memoleo._cache.cache import Cache
+from memoleo._cache.default import get_cache
 from memoleo._exchanges.exchanges import Exchange, Exchanges, Sent
 from memoleo.config import _settings
 from memoleo.http._asked import Wish, failing_fast

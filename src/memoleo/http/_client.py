@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from memoleo import _mapping
 from memoleo._breaker import Breakers, get_breakers
-from memoleo._cache import Cache
-from memoleo._progress import Progress, showing
+from memoleo._cache.cache import Cache
+from memoleo._mapping import mapping
+from memoleo._mapping.progress import Progress, showing
 from memoleo._retries.flow import Backoff, RetryPolicy, make_policy
 from memoleo._retries.rules import is_transient
 from memoleo._units import Duration
@@ -283,8 +283,8 @@ class AsyncNetworkClient(httpx.AsyncClient):
             an answer for each request, whatever its status, or the exception that it ended in
         """
         with showing(progress, "requests") as told:
-            mapping = _mapping.Mapping(requests, lambda wanted: None, stop=False, told=told)
-            return await _mapping.arun(mapping, partial(self._fetch, options), _GATHERED)
+            plan = mapping.Mapping(requests, lambda wanted: None, stop=False, told=told)
+            return await mapping.arun(plan, partial(self._fetch, options), _GATHERED)
 
     async def _fetch(self, options: Mapping[str, Any], wanted: Wanted) -> httpx.Response:
         if isinstance(wanted, httpx.Request):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
-from memoleo._compiled import (
+from memoleo._functions.compiled import (
     KEYWORD_ONLY,
     POSITIONAL,
     POSITIONAL_ONLY,

@@ -177,7 +177,7 @@ def _write_hint(value: Any, put: Put, active: set[int]) -> None:
 @finder(35)
 def _layered(cls: type) -> Writer | None:
     """Callables that a decorator made, such as `functools.lru_cache`: by what they wrap."""
-    ours = any(layer.__module__ == "memoleo._callable" for layer in cls.__mro__)
+    ours = any(layer.__module__ == "memoleo._functions.callable" for layer in cls.__mro__)
     if not ours and class_name(cls) != "functools._lru_cache_wrapper":
         return None
 

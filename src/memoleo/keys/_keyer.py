@@ -25,7 +25,7 @@ import xxhash
 import memoleo.keys._adapters
 import memoleo.keys._arrays
 import memoleo.keys._callables  # noqa: F401
-from memoleo._compiled import (
+from memoleo._functions.compiled import (
     POSITIONAL,
     UNSET,
     VAR_KEYWORD,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from memoleo._compiled import UNSET, VAR_KEYWORD, VAR_POSITIONAL, Parameter
+from memoleo._functions.compiled import UNSET, VAR_KEYWORD, VAR_POSITIONAL, Parameter
 from memoleo.errors import KeyingError
 from memoleo.keys._canonical import class_name, is_keyable
 from memoleo.keys._instances import is_bare, self_content

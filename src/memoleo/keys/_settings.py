@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from memoleo._compiled import UNSET, VAR_KEYWORD, Parameter
+from memoleo._functions.compiled import UNSET, VAR_KEYWORD, Parameter
 from memoleo.errors import ConfigError
 from memoleo.keys._canonical import Unkeyable, canonical
 from memoleo.keys._normalize import normal_text

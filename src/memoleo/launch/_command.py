@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from memoleo._default import get_cache
+from memoleo._cache.default import get_cache
 from memoleo._switch import OBSERVED
 from memoleo.config import _settings
 from memoleo.config._files import anchored

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo.config import _settings
 from memoleo.config._load import load_settings
 from memoleo.config._sections import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.locks import Lock
-from memoleo._urls import open_backend
+from memoleo.backends._urls import open_backend
 from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.metrics._counters import CacheCounters

@@ -6,7 +6,7 @@ import time
 from math import inf
 from typing import Any
 
-from memoleo._urls import open_backend
+from memoleo.backends._urls import open_backend
 from memoleo.config import _settings
 from memoleo.errors import ConfigError
 from memoleo.metrics._keeper import keeper

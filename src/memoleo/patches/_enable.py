@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memoleo import _switch
-from memoleo._cache import Cache
-from memoleo._default import get_cache
+from memoleo._cache.cache import Cache
+from memoleo._cache.default import get_cache
 from memoleo._platform.forks import RenewedLock
 from memoleo._units import Duration
 from memoleo.config import _settings

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._platform.forks import RenewedLock
 from memoleo.config._sections import Settings
 from memoleo.patches._imports import when_imported

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memoleo import _switch
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._exchanges.exchanges import Exchange, Exchanges
 from memoleo._platform.interrupts import pass_on
 from memoleo.config._sections import Settings

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from memoleo import _switch
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._events import extras, logger
 from memoleo._flow.store import Job
 from memoleo._platform.interrupts import pass_on
-from memoleo._unseen import unseen
+from memoleo._streams.unseen import unseen
 from memoleo.patches._ollama_batches import Batch
 from memoleo.patches._ollama_call import Call
 from memoleo.patches._ollama_hits import Hits

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from memoleo import _switch
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._flow.policy import Policy
 from memoleo._flow.store import Job
-from memoleo._unseen import unseen
+from memoleo._streams.unseen import unseen
 from memoleo.keys._portrait import Description
 from memoleo.patches._ollama_codec import AnswerCodec, PartsCodec, complete, tokens
 from memoleo.patches._ollama_described import describe, essence

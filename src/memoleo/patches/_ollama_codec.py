@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from memoleo._stream import Recorded
+from memoleo._streams.stream import Recorded
 from memoleo.codecs._readers import show_with
 from memoleo.errors import CodecError
 from memoleo.patches import _ollama_parts as wire

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from memoleo._stream import Recorded
+from memoleo._streams.stream import Recorded
 from memoleo.keys._portrait import Description, Portrait
 from memoleo.patches._ollama_request import LEFT_OUT, Question
 

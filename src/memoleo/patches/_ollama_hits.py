@@ -15,7 +15,7 @@ import msgspec
 from xxhash import xxh3_128_digest
 
 from memoleo import _switch
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._flow.reader import Missed
 from memoleo._flow.store import Job
 from memoleo.config import _settings

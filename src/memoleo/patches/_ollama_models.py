@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._events import extras, logger
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.locks import Lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo.config._sections import Settings
 
 __all__ = ["Package"]

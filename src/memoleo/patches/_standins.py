@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from memoleo._cache import Cache
-from memoleo._callable import WrappedCallable
-from memoleo._decorating import kind_of
+from memoleo._cache.cache import Cache
 from memoleo._decorators.cached import content_cached
 from memoleo._decorators.timed import timed
 from memoleo._events import extras
+from memoleo._functions.callable import WrappedCallable
+from memoleo._functions.decorating import kind_of
 from memoleo.config._targets import Target
 from memoleo.errors import ConfigError, KeyingError
 from memoleo.patches._telling import tell

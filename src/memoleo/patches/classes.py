@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo.config._targets import Target, target_from
 from memoleo.errors import ConfigError
 from memoleo.patches._places import nearest, places

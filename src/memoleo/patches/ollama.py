@@ -14,7 +14,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._platform.forks import RenewedLock
 from memoleo.config._sections import Settings
 from memoleo.errors import ConfigError

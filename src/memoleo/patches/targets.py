@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._events import extras
 from memoleo._platform.forks import RenewedLock
 from memoleo.config._targets import Target

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from memoleo._cache import Cache
-from memoleo._default import get_cache
+from memoleo._cache.cache import Cache
+from memoleo._cache.default import get_cache
 from memoleo.serve._asgi import ASGIApp
 from memoleo.serve._site import Site
 from memoleo.serve._view import View

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._entry import Entry
 from memoleo._health import NOT_KEPT, look_at, why_unreadable
 from memoleo._version import version

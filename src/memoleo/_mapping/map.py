@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from memoleo import _mapping
-from memoleo._decorating import kind_of
 from memoleo._decorators.cached import content_cached
-from memoleo._progress import Progress, showing
+from memoleo._functions.decorating import kind_of
+from memoleo._mapping.mapping import Mapping, Misused, arun, run
+from memoleo._mapping.progress import Progress, showing
 from memoleo._units import Duration
 from memoleo.codecs._resolve import resolve_codec
 from memoleo.errors import CodecError, ConfigError, KeyingError
 
 if TYPE_CHECKING:
-    from memoleo._cache import Cache
+    from memoleo._cache.cache import Cache
 
 __all__ = ["amap", "map"]
 
@@ -122,8 +122,8 @@ def map(
     """
     plan = _Plan("sync", function, concurrency, key, errors, unpack, type, ttl, cache)
     with showing(progress, plan.name) as told:
-        mapping = _mapping.Mapping(inputs, plan.key_of, stop=errors == "raise", told=told)
-        results = _mapping.run(mapping, plan.call, concurrency)
+        mapping = Mapping(inputs, plan.key_of, stop=errors == "raise", told=told)
+        results = run(mapping, plan.call, concurrency)
     return _parted(mapping, results)
 
 
@@ -190,8 +190,8 @@ async def amap(
     """
     plan = _Plan("async", function, concurrency, key, errors, unpack, type, ttl, cache)
     with showing(progress, plan.name) as told:
-        mapping = _mapping.Mapping(inputs, plan.key_of, stop=errors == "raise", told=told)
-        results = await _mapping.arun(mapping, plan.acall, concurrency)
+        mapping = Mapping(inputs, plan.key_of, stop=errors == "raise", told=told)
+        results = await arun(mapping, plan.acall, concurrency)
     return _parted(mapping, results)
 
 
@@ -237,8 +237,8 @@ class _Plan:
         if key is None and self._cache_key is None:
             self._cache_key = _keyer(function)
 
-    def _misused(self, wanted: str, kind: str) -> _mapping.Misused:
-        return _mapping.Misused(
+    def _misused(self, wanted: str, kind: str) -> Misused:
+        return Misused(
             f"{_TAKES[wanted]} functions, and {self.name} is {_KINDS[kind]}",
         )
 
@@ -282,7 +282,7 @@ def _keyer(function: Callable[..., Any]) -> Callable[..., Hashable] | None:
     return key
 
 
-def _parted(mapping: _mapping.Mapping, results: list[Any]) -> list[Any]:
+def _parted(mapping: Mapping, results: list[Any]) -> list[Any]:
     """Give equal inputs equal results that are objects of their own, as hits would be."""
     for work in mapping.repeated:
         first, *others = work.positions

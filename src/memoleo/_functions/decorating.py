@@ -7,7 +7,7 @@ import types
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any
 
-from memoleo._callable import BoundCallable, WrappedCallable
+from memoleo._functions.callable import BoundCallable, WrappedCallable
 from memoleo.errors import ConfigError
 
 __all__ = ["aforward", "decorate", "default_name", "hands_on", "kind_of", "resume"]

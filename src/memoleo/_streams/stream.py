@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from memoleo._decorating import aforward, resume
-from memoleo._unseen import unseen
+from memoleo._functions.decorating import aforward, resume
+from memoleo._streams.unseen import unseen
 from memoleo.codecs._protocol import Codec
 from memoleo.errors import CodecError
 

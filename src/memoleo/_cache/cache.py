@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memoleo._cache.choice import Loaded, choose
+from memoleo._cache.contents import Contents
 from memoleo._calls import Calls
-from memoleo._choice import Loaded, choose
-from memoleo._contents import Contents
 from memoleo._events import Hook
 from memoleo._explaining.explain import Explanation
 from memoleo._flow.policy import make_policy
 from memoleo._flow.store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
-from memoleo._urls import open_backend, shown_url
 from memoleo._verifying.verify import Verified
 from memoleo.backends._protocol import Backend
+from memoleo.backends._urls import open_backend, shown_url
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
 from memoleo.codecs._resolve import resolve_codec

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memoleo import _switch
-from memoleo._cache import Cache
+from memoleo._cache.cache import Cache
 from memoleo._events import Hook
 from memoleo._platform.forks import RenewedLock
 from memoleo._units import Duration

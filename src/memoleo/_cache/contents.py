@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memoleo import _switch
+from memoleo._cache.choice import Choice, Loaded, Loading
 from memoleo._calls import Calls
-from memoleo._choice import Choice, Loaded, Loading
 from memoleo._entry import Entry
 from memoleo._flow.policy import Freshness, Policy, make_policy
 from memoleo._flow.removals import Removal
@@ -128,7 +128,7 @@ class Contents:
 
     def export(self, path: Path, choice: Choice) -> int:
         """Write the entries that are chosen to a file; return how many."""
-        from memoleo._portable import write_entries
+        from memoleo._cache.portable import write_entries
 
         now = self._store.clock()
         useful = (pair for pair in self._chosen(choice, now) if pair[1].expires > now)
@@ -138,7 +138,7 @@ class Contents:
 
     def load(self, path: Path, choice: Choice, merge: str, damaged: str) -> Loaded:
         """Store the entries of a file that `export` wrote, as far as they are chosen."""
-        from memoleo._portable import check, read_entries, salvage
+        from memoleo._cache.portable import check, read_entries, salvage
 
         for name, value, words in (
             ("merge", merge, ("newer", "keep", "replace")),

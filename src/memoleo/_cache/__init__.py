@@ -1,0 +1,1 @@
+"""What users hold: a store with a codec, a clock and counters, and what is in it."""

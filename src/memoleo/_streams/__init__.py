@@ -1,0 +1,1 @@
+"""Iterators and generators: recorded as they are consumed, and replayed."""
