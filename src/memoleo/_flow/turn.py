@@ -147,11 +147,12 @@ class Turn:
 
     def _kept(self, result: Returned) -> Entry | None:
         """Store a result unless it was removed while it was computed; return its entry."""
-        if self._is_outdated():
+        flights, began = self.flights, self._removals
+        if flights.removals != began and self._is_outdated():
             return None
         store, job = self.store, self.job
         entry = store.save(job, result, self.parts)
-        if entry is not None and self._is_outdated():
+        if flights.removals != began and entry is not None and self._is_outdated():
             # It was removed before it was there.
             key = job.key if job.place is None else job.place()
             with suppress(BackendError):
@@ -161,12 +162,9 @@ class Turn:
         return entry
 
     def _is_outdated(self) -> bool:
-        flights, began = self.flights, self._removals
-        if flights.removals == began:
-            return False
         job = self.job
         key = job.key if job.place is None else job.place()
-        return flights.outdates(began, job, key or job.key, id(self))
+        return self.flights.outdates(self._removals, job, key or job.key, id(self))
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
