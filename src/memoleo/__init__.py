@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from memoleo._retries.retried import retried
     from memoleo._stored import StoredEntry
     from memoleo._switch import bypass, observe, refresh
-    from memoleo._verifying.verify import Verified, verify
+    from memoleo._verifying.findings import Verified
+    from memoleo._verifying.verify import verify
     from memoleo.errors import (
         BackendError,
         CircuitOpenError,
@@ -47,7 +48,7 @@ _HOMES = {
     "MemoleoError": "errors",
     "Metrics": "metrics._metrics",
     "StoredEntry": "_stored",
-    "Verified": "_verifying.verify",
+    "Verified": "_verifying.findings",
     "amap": "_mapping.map",
     "bypass": "_switch",
     "configure": "_cache.default",

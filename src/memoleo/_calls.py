@@ -32,7 +32,8 @@ from memoleo._functions.compiled import Fragment
 from memoleo._stored import StoredEntry
 from memoleo._streams.stream import LateStream, StreamCodec
 from memoleo._switch import Mode, mode
-from memoleo._verifying.verify import Verifier, sampled
+from memoleo._verifying.verifier import Verifier
+from memoleo._verifying.verify import sampled
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec

@@ -17,7 +17,7 @@ from memoleo._flow.policy import make_policy
 from memoleo._flow.store import Store
 from memoleo._stored import StoredEntry
 from memoleo._units import Duration, parse_duration
-from memoleo._verifying.verify import Verified
+from memoleo._verifying.findings import Verified
 from memoleo.backends._protocol import Backend
 from memoleo.backends._urls import open_backend, shown_url
 from memoleo.backends.tiered import TieredBackend

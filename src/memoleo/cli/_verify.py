@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from memoleo._plain import plain, plain_name
-from memoleo._verifying.verify import Verified
+from memoleo._verifying.findings import Verified
 from memoleo.cli._common import cache_option, console, json_option, open_cache, print_json
 from memoleo.errors import ConfigError
 
