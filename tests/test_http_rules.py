@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import memoleo
-from memoleo._exchanges.exchanges import Exchange, Exchanges, Sent
+from memoleo._exchanges.answers import Sent
+from memoleo._exchanges.exchanges import Exchange, Exchanges
 from memoleo.http_rules import Answer, Request, Rule
 from memoleo.http_rules._judge import acceptable
 from memoleo.http_rules._key import key_of, matches, meant, secrets_of

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,10 @@ from memoleo import _switch
 from memoleo._breaker import Breakers, Permit, get_breakers
 from memoleo._cache.cache import Cache
 from memoleo._events import extras, logger
+from memoleo._exchanges.answers import Sent, answer_codec
 from memoleo._exchanges.fingerprint import fingerprint
 from memoleo._exchanges.parts import describe
+from memoleo._exchanges.sending import AAside, ASend, Aside, Asking, Send, adrive, drive
 from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Policy
 from memoleo._flow.reader import Missed
@@ -23,80 +24,17 @@ from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job
 from memoleo._platform.interrupts import pass_on
 from memoleo._retries.rules import host_in
-from memoleo.codecs._compress import compress, decompress
-from memoleo.codecs._readers import show_with
 from memoleo.config import _settings
-from memoleo.errors import CodecError
 from memoleo.http_rules._control import fresh_until, renewed, validators
-from memoleo.http_rules._judge import FAILURES, acceptable, public
-from memoleo.http_rules._key import key_of, matches, meant, secrets_of
+from memoleo.http_rules._judge import FAILURES, acceptable
+from memoleo.http_rules._key import key_of, matches, meant
 from memoleo.http_rules._messages import Answer, Request
 from memoleo.http_rules._presets import APIS
 from memoleo.http_rules._rule import Rule
 
-__all__ = ["Asking", "Exchange", "Exchanges", "Lane", "Sent"]
+__all__ = ["Exchange", "Exchanges", "Lane"]
 
 _MOST = 4096
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """What a call came to.
-
-    Parameters
-    ----------
-    answer
-        what the server said; `None` while it is not read yet
-    response
-        the library's own object; `None` if the answer is from the cache
-    request
-        what was asked; `None` if the answer is from the cache
-    """
-
-    answer: Answer | None
-    response: Any = None
-    request: Request | None = None
-
-
-class _AnswerCodec:
-    """Encodes the answer of a `Sent`."""
-
-    name = "http"
-
-    def encode(self, value: Sent) -> bytes:
-        """See `Codec.encode`."""
-        if value.answer is None or value.request is None:
-            raise CodecError("an answer that was not read")
-        payload = _encode(public(value.answer))
-        if any(secret in payload for secret in secrets_of(value.request)):
-            raise CodecError("an answer that repeats a credential")
-        packed = compress(payload)
-        return b"\0" + payload if packed is None else b"\1" + packed
-
-    def decode(self, payload: bytes) -> Sent:
-        """See `Codec.decode`."""
-        try:
-            packed = memoryview(payload)[1:]
-            return Sent(_decode(decompress(packed) if payload[0] else packed))
-        except (msgspec.MsgspecError, IndexError) as error:
-            raise CodecError(f"not the answer of a server: {error}") from None
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Answer).decode
-_codec = _AnswerCodec()
-
-
-def _shown(payload: bytes) -> dict[str, Any]:
-    """Return an answer as people may read it."""
-    answer = _codec.decode(payload).answer
-    assert answer is not None
-    body: Any = answer.body
-    with suppress(UnicodeDecodeError):
-        body = answer.body.decode()
-    return {"status": answer.status, "headers": dict(answer.headers), "body": body}
-
-
-show_with(_AnswerCodec.name, _shown)
 
 
 class _Unavailable(Exception):
@@ -127,7 +65,9 @@ class Lane:
             repeatable=False,
         )
         self.counters = cache.calls.tally.of(rule.type)
-        job = cache.calls.job(b"", self.policy, _nothing, counters=self.counters, codec=_codec)
+        job = cache.calls.job(
+            b"", self.policy, _nothing, counters=self.counters, codec=answer_codec
+        )
         self.fresh = cache.calls.reader(job)
 
 
@@ -223,14 +163,6 @@ class Exchanges:
             )
 
 
-Send = Callable[[Mapping[str, str]], Sent]
-ASend = Callable[[Mapping[str, str]], Awaitable[Sent]]
-Aside = Callable[[str], Answer]
-AAside = Callable[[str], Awaitable[Answer]]
-Asking = Generator["Mapping[str, str] | str", Any, Sent]
-"""What a call is: headers to send it with, or URLs to get before; it is sent what came."""
-
-
 class Exchange:
     """One call.
 
@@ -281,8 +213,8 @@ class Exchange:
         """
         self.streamed = streamed
         try:
-            _drive(self._before(), send, aside)
-            job = self._job(lambda: _drive(self._asking(), send, aside), streamed)
+            drive(self._before(), send, aside)
+            job = self._job(lambda: drive(self._asking(), send, aside), streamed)
             calls = self._lane.cache.calls
             sent: Sent = calls.call(job)
             if self._outlived(sent):
@@ -304,8 +236,8 @@ class Exchange:
         """Do what `run` does, with a `send` and an `aside` that are awaited."""
         self.streamed = streamed
         try:
-            await _adrive(self._before(), send, aside)
-            job = self._job(lambda: _adrive(self._asking(), send, aside), streamed)
+            await adrive(self._before(), send, aside)
+            job = self._job(lambda: adrive(self._asking(), send, aside), streamed)
             calls = self._lane.cache.calls
             sent: Sent = await calls.acall(job)
             if self._outlived(sent):
@@ -384,7 +316,7 @@ class Exchange:
             policy,
             compute,
             counters=lane.counters,
-            codec=_codec,
+            codec=answer_codec,
             place=_nowhere if streamed else None,
             describe=partial(describe, self.rule, self.request, fingerprint),
         )
@@ -453,42 +385,6 @@ class Exchange:
             return answer
         until = fresh_until(answer, self._lane.cache.calls.store.clock())
         return msgspec.structs.replace(answer, fresh_until=until)
-
-
-def _drive(asking: Asking, send: Send, aside: Aside | None) -> Sent:
-    try:
-        step = next(asking)
-        while True:
-            try:
-                result: Any = _aside(aside)(step) if isinstance(step, str) else send(step)
-            except BaseException as error:
-                step = asking.throw(error)
-            else:
-                step = asking.send(result)
-    except StopIteration as stop:
-        found: Sent = stop.value
-        return found
-
-
-async def _adrive(asking: Asking, send: ASend, aside: AAside | None) -> Sent:
-    try:
-        step = next(asking)
-        while True:
-            try:
-                result: Any = await (_aside(aside)(step) if isinstance(step, str) else send(step))
-            except BaseException as error:
-                step = asking.throw(error)
-            else:
-                step = asking.send(result)
-    except StopIteration as stop:
-        found: Sent = stop.value
-        return found
-
-
-def _aside(aside: Any) -> Any:
-    if aside is None:
-        raise LookupError("this library asks nothing else")
-    return aside
 
 
 def _acceptable(rule: Rule, sent: Sent) -> bool:

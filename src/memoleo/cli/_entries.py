@@ -98,7 +98,7 @@ def _plain(entry: StoredEntry) -> Any:
 def _readers() -> None:
     """Learn to show what libraries' answers look like in a store."""
     # Heavy imports that few look-ups need.
-    import memoleo._exchanges.exchanges
+    import memoleo._exchanges.answers
     import memoleo.patches._ollama_codec  # noqa: F401
 
 

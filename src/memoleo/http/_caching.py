@@ -9,7 +9,8 @@ import httpx
 
 from memoleo._cache.cache import Cache
 from memoleo._cache.default import get_cache
-from memoleo._exchanges.exchanges import Exchange, Exchanges, Sent
+from memoleo._exchanges.answers import Sent
+from memoleo._exchanges.exchanges import Exchange, Exchanges
 from memoleo.config import _settings
 from memoleo.http._asked import Wish, failing_fast
 from memoleo.http_rules._presets import rules_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from memoleo._exchanges.exchanges import Exchange, Sent
+from memoleo._exchanges.answers import Sent
+from memoleo._exchanges.exchanges import Exchange
 from memoleo.errors import CircuitOpenError
 from memoleo.http_rules._messages import Answer
 from memoleo.patches._http_stack import Stack

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from memoleo import _switch
-from memoleo._exchanges.exchanges import Asking, Exchange, Exchanges, Lane, Sent
+from memoleo._exchanges.answers import Sent
+from memoleo._exchanges.exchanges import Exchange, Exchanges, Lane
+from memoleo._exchanges.sending import Asking
 from memoleo._flow.policy import Policy
 from memoleo._flow.reader import Missed
 from memoleo._flow.steps import Returned

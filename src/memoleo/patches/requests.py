@@ -88,7 +88,7 @@ def _send(original: Any, stack: Stack, spelled: Any) -> Callable[..., Any]:
 
 
 def _answered(exchange: Exchange, original: Any, session: Any, request: Any, kwargs: Any) -> Any:
-    from memoleo._exchanges.exchanges import Sent
+    from memoleo._exchanges.answers import Sent
     from memoleo.patches._ollama_models import TIMEOUT
     from memoleo.patches._passing import passing
     from memoleo.patches._requests_calls import fits, hooked
