@@ -378,6 +378,52 @@ def test_pools_of_processes(tmp_path, method):
     assert found["cache"]["squares"]["lookups"] == 40
 
 
+COMPUTING = """
+import itertools, multiprocessing, sys
+from memoleo import Cache, content_cached
+
+cache = Cache(f"sqlite:///{sys.argv[1]}/cache.db")
+
+@content_cached(cache=cache)
+def square(number):
+    return number * number
+
+def compute(begun):
+    square(3)
+    begun.set()
+    sum(itertools.repeat(1, 10**11))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    if sys.argv[3] == "used":
+        square(2)
+    begun = context.Event()
+    child = context.Process(target=compute, args=(begun,))
+    child.start()
+    assert begun.wait(60)
+    child.terminate()
+    child.join(10)
+    print(child.exitcode)
+    child.kill()
+"""
+
+
+@signals
+@pytest.mark.parametrize("used", ["used", "unused"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_is_terminated_at_once(tmp_path, method, used):
+    """Whatever it does: its parent waits for that, and nothing of ours holds it up."""
+    script = tmp_path / "main.py"
+    script.write_text(COMPUTING)
+    ran = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), method, used],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+    )
+    assert (ran.stdout, ran.stderr) == (f"{-signal.SIGTERM}\n", "")
+
+
 def test_many_begin_at_once(tmp_path):
     """Processes that make the file at the same moment neither lose a count nor refuse it."""
     code = """

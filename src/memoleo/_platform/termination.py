@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-__all__ = ["on_termination"]
+__all__ = ["end_at_once", "is_worker", "on_termination"]
 
 _last_calls: list[Callable[[], None]] = []
 _terminating = False
@@ -18,9 +18,12 @@ def on_termination(call: Callable[[], None]) -> None:
     """Call `call` when somebody asks this process to end (SIGTERM), before it ends as ever.
 
     Nothing happens if the program handles the signal itself, now or later, or if this is not the
-    main thread, which alone may say what becomes of signals. Windows has no such signal.
+    main thread, which alone may say what becomes of signals. Windows has no such signal. Nothing
+    happens in a child of `multiprocessing` either, see `end_at_once`.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        return
+    if is_worker():
         return
     if call not in _last_calls:
         _last_calls.append(call)
@@ -30,6 +33,27 @@ def on_termination(call: Callable[[], None]) -> None:
     except ValueError:
         # In a subinterpreter no thread may.
         pass
+
+
+def is_worker() -> bool:
+    """Whether this process is a child of `multiprocessing`."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return False
+    # A spawned child learns who its parent is only once it has imported the program.
+    spawned = getattr(process.current_process(), "_inheriting", False)
+    return spawned or process.parent_process() is not None
+
+
+def end_at_once() -> None:
+    """Give up what `on_termination` said in the process that this one was forked from.
+
+    A pool that is left ends its workers by SIGTERM, and waits for them without end. A handler runs
+    only when the main thread comes back from what it does: a worker that is about to wait for a
+    lock of the pool's, and has just looked for signals, never does.
+    """
+    if sys.platform != "win32" and signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 from memoleo._events import extras, logger
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.locks import Lock
-from memoleo._platform.termination import on_termination
+from memoleo._platform.termination import end_at_once, is_worker, on_termination
 from memoleo.config import _settings
 
 __all__ = ["Keeper", "Target", "keeper"]
@@ -158,17 +158,20 @@ class Keeper:
 
     def _finalize_child(self) -> None:
         """Flush at the end of a child of `multiprocessing`, which ends without `atexit`."""
-        process = sys.modules.get("multiprocessing.process")
         util = sys.modules.get("multiprocessing.util")
-        if process is not None and util is not None and process.parent_process() is not None:
+        if util is not None and is_worker():
             util.Finalize(None, self.flush, args=(_AT_EXIT,), exitpriority=0)
+
+    def _begin_child(self) -> None:
+        end_at_once()
+        self._finalize_child()
 
     def _tell_multiprocessing(self) -> None:
         # It forgets the parent's finalizers in a new child, and then calls who asked for it.
         util = sys.modules.get("multiprocessing.util")
-        if util is not None and not self._told and self._registered:
+        if util is not None and not self._told:
             self._told = True
-            util.register_after_fork(self, Keeper._finalize_child)
+            util.register_after_fork(self, Keeper._begin_child)
 
     def _before_fork(self) -> None:
         thread, self._thread = self._thread, None
