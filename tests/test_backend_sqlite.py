@@ -381,6 +381,17 @@ def test_a_file_that_a_later_memoleo_takes_over_is_let_go(
     after.close()
 
 
+def test_a_connection_that_another_thread_closed(path: Path) -> None:
+    """Who still has it, while its file is gone, finds nothing, and has it opened anew."""
+    store = SQLiteBackend(path)
+    store.set(key(1), entry(1))
+    link = store._connections.local.link
+    path.unlink()
+    link.close()
+    assert store.get(key(1)) is None
+    store.close()
+
+
 def test_a_backend_that_is_forgotten_closes_itself(path: Path) -> None:
     """Nothing is left open, and nothing warned about, when nobody closed it."""
     backend = SQLiteBackend(path)

@@ -165,9 +165,13 @@ if sys.platform == "win32":
     _EXCLUSIVE = msvcrt.LK_NBLCK
     _FREE = msvcrt.LK_UNLCK
 
+    _seeking = Lock()
+
     def _lock(descriptor: int, mode: int, length: int, offset: int) -> None:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, mode, length)
+        # The threads of a process share where a descriptor stands.
+        with _seeking:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            msvcrt.locking(descriptor, mode, length)
 
 else:
     import fcntl

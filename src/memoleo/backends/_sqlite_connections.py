@@ -108,6 +108,8 @@ class Link:
         with self.lock:
             raw, self.raw = self.raw, None
             if raw is not None:
+                # Who waits for the lock asks next: the descriptor may be another file's by then.
+                self.watch, self.length = int, -1
                 try:
                     raw.close()
                 finally:
