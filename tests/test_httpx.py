@@ -187,6 +187,18 @@ def test_streams_are_recorded_while_they_are_read(
     assert server.asked == 3
 
 
+def test_a_stream_that_was_cleared_while_it_was_read(
+    server: ScriptedHttp, on: Any, client: httpx.Client, cache: memoleo.Cache
+) -> None:
+    """What a stream began to say before its entries were removed is not stored after it."""
+    with client.stream("POST", f"{server.url}/lines", json={}) as response:
+        lines = response.iter_lines()
+        next(lines)
+        cache.clear(type="test")
+        list(lines)
+    assert list(cache.entries()) == []
+
+
 async def test_asynchronous_streams(server: ScriptedHttp, on: Any) -> None:
     """The same for asynchronous streams, which replay what synchronous ones stored."""
     async with httpx.AsyncClient(verify=False) as client:

@@ -79,6 +79,24 @@ def test_a_stream_replays_the_same_parts(
     assert server.asked == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_vectors_that_were_cleared_while_they_were_computed(
+    cache: memoleo.Cache, server: ScriptedOllama, known: bool
+) -> None:
+    """What the server was asked before its entries were removed is not stored after it."""
+    with opened(server.url) as client, ThreadPoolExecutor() as pool:
+        if known:
+            client.generate("m", "other")
+        server.gate.clear()
+        answer = pool.submit(client.embed, "m", ["why?", "how?"])
+        while not server.requests["/api/embed"]:
+            threading.Event().wait(0.001)
+        cache.clear()
+        server.gate.set()
+        answer.result(30)
+    assert list(cache.entries()) == []
+
+
 MESSAGES: list[dict[str, Any]] = [
     {},
     {"thinking": "hm"},

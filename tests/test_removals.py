@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from memoleo import Cache, Metrics, content_cached
+from memoleo._flow.removals import Removal
 
 
 @pytest.fixture(params=["memory", "sqlite", "tiered"])
@@ -206,7 +207,67 @@ def test_while_a_stream_is_consumed(cache: Cache) -> None:
     assert [*read(1)] == ["new", "new"]
 
 
-def test_more_removals_than_are_remembered(cache: Cache) -> None:
+def test_a_refreshed_stream(cache: Cache) -> None:
+    """A recording that began before a refresh doesn't replace what the refresh brought."""
+    truth = ["old"]
+
+    @content_cached("t", "forever", cache=cache)
+    def read(number: int) -> Iterator[str]:
+        found = truth[0]
+        yield found
+        yield found
+
+    stream = read(1)
+    assert next(stream) == "old"
+    truth[0] = "new"
+    assert [*read.refresh(1)] == ["new", "new"]
+    assert [*stream] == ["old"]
+    assert [*read(1)] == ["new", "new"]
+
+
+def test_a_refresh_that_was_overtaken(cache: Cache) -> None:
+    """What is invalidated while a refresh computes it stays removed."""
+    source = Source()
+
+    @content_cached("t", "forever", cache=cache)
+    def read(number: int) -> str:
+        return source.read(number)
+
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(read.refresh, 1)
+        assert source.began.wait(30)
+        source.truth = "new"
+        read.invalidate(1)
+        source.goes_on.set()
+        assert early.result(30) == "old"
+    assert read(1) == "new"
+
+
+@pytest.mark.parametrize("what", ["tags of other results", "many other keys"])
+def test_removals_that_mean_others_cost_nothing(cache: Cache, what: str) -> None:
+    """A long run is stored, whatever else is set or cleared by a tag meanwhile."""
+    source = Source()
+
+    @content_cached("t", "forever", cache=cache, tags=lambda bound, result: [result])
+    def read(number: int) -> str:
+        return source.read(number)
+
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(read, 1)
+        assert source.began.wait(30)
+        if what == "many other keys":
+            for number in range(1100):
+                cache.set(f"name {number}", number)
+        else:
+            cache.clear(tag="another")
+        source.goes_on.set()
+        early.result(30)
+    assert read(1) == "old"
+    assert source.runs == 1
+
+
+@pytest.mark.parametrize("what", ["clears", "keys"])
+def test_more_removals_than_are_remembered(cache: Cache, what: str) -> None:
     """A run that saw very many of them leaves nothing, since one may have meant it."""
     source = Source()
 
@@ -217,9 +278,14 @@ def test_more_removals_than_are_remembered(cache: Cache) -> None:
     with ThreadPoolExecutor() as pool:
         early = pool.submit(read, 1)
         assert source.began.wait(30)
-        read.invalidate(1)
-        for number in range(2, 1200):
-            cache.calls.forget(bytes([number % 256]) * 32)
+        if what == "clears":
+            cache.clear(type="t")
+            for _ in range(1100):
+                cache.calls.driver.disown(Removal(type="other"))
+        else:
+            read.invalidate(1)
+            others = (number.to_bytes(32, "big") for number in range(17_000))
+            cache.calls.driver.disown(Removal(keys=frozenset(others)))
         source.goes_on.set()
         early.result(30)
     assert read.peek(1) is None

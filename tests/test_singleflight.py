@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memoleo import Cache, Metrics, content_cached
+from memoleo.backends.memory import MemoryBackend
 
 MANY = 50
 
@@ -401,3 +405,51 @@ class TestProcesses:
         (processes.folder / "go").touch()
         assert [worker.communicate(timeout=60)[0] for worker in rest] == ["[1]\n"] * 3
         assert processes.calls() == 2
+
+
+def test_what_is_started_from_a_call_holds_no_arguments(cache: Cache) -> None:
+    """A task that a cached function starts, and that outlives the call, keeps none of them."""
+
+    @dataclass
+    class Document:
+        text: str
+
+    async def main() -> None:
+        tasks = []
+
+        @content_cached(cache=cache)
+        async def starts(document: Document) -> int:
+            tasks.append(asyncio.create_task(asyncio.Event().wait()))
+            return len(document.text)
+
+        document = Document("long")
+        held = weakref.ref(document)
+        assert await starts(document) == 4
+        del document
+        gc.collect()
+        assert held() is None
+        tasks[0].cancel()
+
+    asyncio.run(main())
+
+
+def test_without_the_threads_of_a_loop() -> None:
+    """A store that is far away is asked all the same once the executor of a loop was shut down."""
+
+    class Remote(MemoryBackend):
+        remote = True
+
+    async def main() -> None:
+        with Cache(backend=Remote()) as cache:
+
+            @content_cached(cache=cache)
+            async def double(number: int) -> int:
+                return 2 * number
+
+            threads = ThreadPoolExecutor(1)
+            asyncio.get_running_loop().set_default_executor(threads)
+            threads.shutdown()
+            assert [await double(1), await double(1)] == [2, 2]
+            assert double.cache_info().hits == 1
+
+    asyncio.run(main())

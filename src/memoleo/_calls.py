@@ -158,10 +158,10 @@ class Calls:
         found = self.store.load(job)
         return None if found is None else self.store.serve(job, found)
 
-    def keep(self, job: Job, result: Returned) -> None:
-        """Store the result of a call that was computed elsewhere."""
+    def keep(self, job: Job, result: Returned, began: int) -> None:
+        """Store the result of a call that was computed elsewhere; see `Driver.keep`."""
         if job.freshness.ttl > 0:
-            self.store.save(job, result)
+            self.driver.keep(job, result, began)
 
     def call(self, job: Job, intent: Intent | None = None, missed: Missed = NOT_LOOKED) -> Any:
         """Answer a call from the cache or by computing it, as the current mode asks.

@@ -191,6 +191,7 @@ class Exchange:
         self.key = key
         self.answered: Sent | None = None
         self.failed: BaseException | None = None
+        self.began = 0
 
     def run(self, send: Send, *, aside: Aside | None = None, streamed: bool = False) -> Sent:
         """Answer the call.
@@ -296,7 +297,8 @@ class Exchange:
             if _mode() is _switch.Mode.OBSERVE:
                 return
             sent = Sent(self._dated(answer), None, self.request)
-            self._lane.cache.calls.keep(self._job(_nothing, False), Returned(sent, ms))
+            job = self._job(_nothing, False)
+            self._lane.cache.calls.keep(job, Returned(sent, ms), self.began)
         except Exception as error:
             self._exchanges.note("storing an answer", error)
 
@@ -330,6 +332,7 @@ class Exchange:
 
     def _asking(self) -> Asking:
         """Yield the headers to add to the request, take what came, and return what it means."""
+        self.began = self._lane.cache.calls.driver.removals
         permit = self._enter()
         old = self._old()
         try:

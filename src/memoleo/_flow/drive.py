@@ -17,9 +17,20 @@ from memoleo._flow.flow import Intent
 from memoleo._flow.remembered import Remembered
 from memoleo._flow.removals import Removal
 from memoleo._flow.singleflight import Flight, flights_of
-from memoleo._flow.steps import Alone, Call, Failed, Followed, Lead, Leading, Leave, Save, Spawn
+from memoleo._flow.steps import (
+    Alone,
+    Call,
+    Failed,
+    Followed,
+    Lead,
+    Leading,
+    Leave,
+    Returned,
+    Save,
+    Spawn,
+)
 from memoleo._flow.store import Job, Store, said
-from memoleo._flow.turn import Turn
+from memoleo._flow.turn import Turn, keep
 from memoleo._streams.stream import arecord, areplay, record, replay
 from memoleo.backends._protocol import Backend
 
@@ -63,6 +74,25 @@ class Driver:
     def disown(self, removal: Removal) -> None:
         """Let no run that has begun bring back what is about to be removed."""
         self._flights.disown(removal)
+
+    @property
+    def removals(self) -> int:
+        """How many removals there were, for `keep`."""
+        return self._flights.removals
+
+    def keep(self, job: Job, result: Returned, began: int) -> None:
+        """Store a result that was computed elsewhere, unless it was removed since it began.
+
+        Parameters
+        ----------
+        job
+            the call
+        result
+            what it returned
+        began
+            what `removals` said when it began
+        """
+        keep(self.store, self._flights, job, result, began)
 
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
@@ -201,9 +231,10 @@ class Driver:
 
     def _take(self, turn: Turn) -> bool:
         """Try to get the lease for a turn; whether it has it."""
-        turn.lease = self.store.lease(turn.job)
-        if turn.lease is None:
+        lease = self.store.lease(turn.job)
+        if lease is None:
             return False
+        turn.lease = lease
         if turn.flight is None:
             # Its task was cancelled while this ran in a thread: nobody else would give it back.
             turn.land(None, failed=True)
@@ -325,14 +356,15 @@ def _pauses() -> Generator[float, None, None]:
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
-    """Call what may wait for a network in a thread, or here where there is no loop of asyncio's."""
+    """Call what may wait for a network in a thread, or here where there can be none."""
     import asyncio
 
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+        loop = asyncio.get_running_loop()
+        done = loop.run_in_executor(None, copy_context().run, function)
+    except RuntimeError:  # also if the loop's executor was shut down, or can't start a thread
         return function()
-    return await asyncio.to_thread(function)
+    return await done
 
 
 _tasks: set[Any] = set()

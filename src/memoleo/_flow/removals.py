@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from memoleo._flow.store import Job
@@ -28,15 +30,24 @@ class Removal(msgspec.Struct, frozen=True):
     label: str | None = None
     by: int = 0
 
-    def covers(self, job: Job, key: bytes) -> bool:
-        """Whether a call's entry, as it was before, is among it.
+    def covers(self, job: Job, key: bytes, tags: Collection[str] | None = None) -> bool:
+        """Whether a call's entry is among it.
 
-        Tags that a result brings are not known before there is one, so they may be any.
+        Parameters
+        ----------
+        job, key
+            the call, and the key that its result is stored under
+        tags
+            those that its result brings; `None` if there is no result yet: they may be any
         """
         policy = job.policy
         return (
             (self.keys is None or key in self.keys)
             and self.type in (None, policy.type)
             and self.label in (None, policy.label)
-            and (self.tag is None or self.tag in policy.tags or job.tags is not None)
+            and (
+                self.tag is None
+                or self.tag in policy.tags
+                or (job.tags is not None and (tags is None or self.tag in tags))
+            )
         )

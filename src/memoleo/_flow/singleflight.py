@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import Collection, Hashable
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from memoleo._flow.removals import Removal
@@ -15,6 +14,7 @@ from memoleo._flow.steps import Followed
 from memoleo._flow.store import Job
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.importing import importing
+from memoleo._platform.interrupts import pass_on
 from memoleo._platform.locks import Lock
 from memoleo.backends._protocol import Lease
 
@@ -26,7 +26,10 @@ __all__ = ["Flight", "Flights", "enter", "flights_of", "leave"]
 
 
 _RECENT = 1024
-"""Removals that are remembered one by one; a run that saw more of them leaves nothing."""
+"""Removals by type, tag or label that are remembered; a run that saw more leaves nothing."""
+
+_KEYS = 16_384
+"""Keys that are remembered as removed; a run that saw more of them go leaves nothing."""
 
 
 class Flight:
@@ -38,6 +41,13 @@ class Flight:
         the call that computes it
     loop
         the event loop in which a task computes it; `None` for a thread
+
+    Attributes
+    ----------
+    key
+        what is computed
+    job
+        `None` once it is over: what was started from it may live long, and has no use for arguments
     """
 
     lease: Lease | None = None
@@ -45,7 +55,8 @@ class Flight:
     _future: Future[Followed] | None = None
 
     def __init__(self, job: Job, loop: asyncio.AbstractEventLoop | None) -> None:
-        self.job = job
+        self.key = job.key
+        self.job: Job | None = job
         self.loop = loop
         self.thread = threading.get_ident()
         self.owner: Hashable = self.thread if loop is None else _caller(loop)
@@ -121,6 +132,27 @@ class _Waits:
 _waits = _Waits()
 
 
+class _Gone(NamedTuple):
+    """When a key was removed last.
+
+    Parameters
+    ----------
+    number
+        how many removals there were then
+    by
+        the run that did it; see `Removal`
+    others
+        when anybody else removed it last; 0 for never
+    """
+
+    number: int
+    by: int
+    others: int
+
+    def number_for(self, run: int) -> int:
+        return self.others if run and run == self.by else self.number
+
+
 class Flights:
     """The computations under way in one store.
 
@@ -132,7 +164,9 @@ class Flights:
 
     def __init__(self) -> None:
         self.removals = 0
-        self._recent: deque[Removal] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[int, Removal]] = deque(maxlen=_RECENT)
+        self._keys: dict[bytes, _Gone] = {}
+        self._forgotten = 0
         self._after_fork()
         renew_after_fork(self)
 
@@ -146,37 +180,64 @@ class Flights:
         Whoever asks afterwards computes anew; whoever waits already does so as well.
         """
         with self._lock:
-            self._recent.append(removal)
             self.removals += 1
-            # A copy: calls join without the lock.
-            flights = [*self._flights.values()]
-            outdated = [one for one in flights if removal.covers(one.job, one.job.key)]
+            if removal.keys is None:
+                if len(self._recent) == _RECENT:
+                    self._forgotten = max(self._forgotten, self._recent[0][0])
+                self._recent.append((self.removals, removal))
+                # A copy: calls join without the lock.
+                flights = [*self._flights.values()]
+            else:
+                for key in removal.keys:
+                    self._remember(key, removal.by)
+                flights = [one for one in map(self._flights.get, removal.keys) if one is not None]
+            outdated = [
+                one for one in flights if one.job is not None and removal.covers(one.job, one.key)
+            ]
             for flight in outdated:
-                del self._flights[flight.job.key]
+                # A finalizer may have ended it since.
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
         for flight in outdated:
             # Nobody needs to wait for what won't be there. Releasing twice is harmless.
             if flight.lease is not None:
-                with suppress(Exception):
+                try:
                     flight.lease.release()
+                except Exception as error:
+                    pass_on(error)
 
-    def outdates(self, began: int, job: Job, key: bytes, run: int) -> bool:
+    def _remember(self, key: bytes, by: int) -> None:
+        before = self._keys.pop(key, None)
+        other = 0
+        if before is not None:
+            other = before.others if by and by == before.by else before.number
+        elif len(self._keys) >= _KEYS:
+            oldest = self._keys.pop(next(iter(self._keys)))
+            self._forgotten = max(self._forgotten, oldest.number)
+        self._keys[key] = _Gone(self.removals, by, other)
+
+    def outdates(
+        self, began: int, job: Job, key: bytes, tags: Collection[str] | None, run: int
+    ) -> bool:
         """Whether the result of a run was removed while it was computed.
 
         Parameters
         ----------
         began
             how many removals there were when it began
-        job, key
-            the call, and the key that its result is stored under
+        job, key, tags
+            the call, and what its result is stored under; see `Removal.covers`
         run
-            its `id`: what it removed itself doesn't count
+            its `id`, or 0: what it removed itself doesn't count
         """
         with self._lock:
-            passed = self.removals - began
-            if passed > len(self._recent):
+            if began < self._forgotten:
                 return True
-            recent = [*self._recent][len(self._recent) - passed :]
-        return any(one.covers(job, key) for one in recent if one.by != run)
+            gone = self._keys.get(key)
+            recent = [removal for number, removal in self._recent if number > began]
+        if gone is not None and gone.number_for(run) > began:
+            return True
+        return any(one.covers(job, key, tags) for one in recent)
 
     def join(self, mine: Flight) -> Flight:
         """Return the flight of a key: `mine`, which the caller then leads, or somebody else's.
@@ -184,7 +245,7 @@ class Flights:
         The caller must hold `mine` as what it leaves in the end before it comes here: a signal
         handler's exception may come before its next step.
         """
-        key = mine.job.key
+        key = mine.key
         # Most calls meet nobody: one step that is atomic decides, and no lock is taken.
         while (flight := self._flights.setdefault(key, mine)) is not mine:
             with self._lock:
@@ -205,8 +266,9 @@ class Flights:
         """
         with self._lock:
             # A leader that forked finds its flight gone in the child: nobody waits there.
-            if self._flights.get(flight.job.key) is flight:
-                del self._flights[flight.job.key]
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            flight.job = None
             if flight.outcome is None:
                 flight.outcome = outcome
             future = flight._future

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Token
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from memoleo._entry import Entry
 from memoleo._events import logger
 from memoleo._flow.flow import Intent, flow
+from memoleo._flow.policy import tag_names
 from memoleo._flow.remembered import Remembered
 from memoleo._flow.removals import Removal
 from memoleo._flow.singleflight import Flight, Flights, enter, leave
@@ -27,11 +28,12 @@ from memoleo._flow.steps import (
     Unsee,
 )
 from memoleo._flow.store import Job, Store, said
+from memoleo._platform.interrupts import pass_on
 from memoleo._streams.stream import Recording
 from memoleo.backends._protocol import Lease
 from memoleo.errors import BackendError
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "keep"]
 
 
 class Turn:
@@ -137,34 +139,22 @@ class Turn:
 
     def save(self, result: Returned) -> None:
         """Store a result, and give back the flight and the lease."""
+        flights, job, began = self.flights, self.job, self._removals
         if self.intent is Intent.REFRESH:
-            # What began earlier ends later, and would replace it.
-            mine = frozenset({self.job.key})
-            self.flights.disown(Removal(keys=mine, by=id(self)))
-        entry = self._kept(result)
+            self._replace()
+        entry = keep(self.store, flights, job, result, began, self.parts, id(self))
         # What was removed meanwhile is computed anew by one of those who wait, for all of them.
-        self.land(entry, failed=entry is None and self._is_outdated())
+        outdated = (
+            entry is None
+            and flights.removals != began
+            and _is_outdated(flights, job, result, began, id(self))
+        )
+        self.land(entry, failed=outdated)
 
-    def _kept(self, result: Returned) -> Entry | None:
-        """Store a result unless it was removed while it was computed; return its entry."""
-        flights, began = self.flights, self._removals
-        if flights.removals != began and self._is_outdated():
-            return None
-        store, job = self.store, self.job
-        entry = store.save(job, result, self.parts)
-        if flights.removals != began and entry is not None and self._is_outdated():
-            # It was removed before it was there.
-            key = job.key if job.place is None else job.place()
-            with suppress(BackendError):
-                if key is not None:
-                    store.delete(key)
-            return None
-        return entry
-
-    def _is_outdated(self) -> bool:
-        job = self.job
-        key = job.key if job.place is None else job.place()
-        return self.flights.outdates(self._removals, job, key or job.key, id(self))
+    def _replace(self) -> None:
+        """Let nothing that began earlier and ends later replace what a refresh brings."""
+        mine = frozenset({self.job.key})
+        self.flights.disown(Removal(keys=mine, by=id(self)))
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
@@ -214,16 +204,19 @@ class Turn:
     def recording(self) -> Recording:
         """Return what records an iterator that the function returned."""
         store, job, started = self.store, self.job, self._started
-        keep = self.intent is not Intent.OBSERVE
+        keeps = self.intent is not Intent.OBSERVE
 
         def finished(encoded: tuple[list[bytes], bytes]) -> None:
             took = (time.perf_counter() - started) * 1000
             store.tell_call(job, took, encoded)
-            if keep:
-                self._kept(Returned(encoded, took))
+            if keeps:
+                if self.intent is Intent.REFRESH:
+                    self._replace()
+                result, began = Returned(encoded, took), self._removals
+                keep(store, self.flights, job, result, began, self.parts, id(self))
 
         def failed(error: Exception) -> None:
-            if keep:
+            if keeps:
                 store.refuse(job, error)
 
         ends = getattr(job.codec, "ends", None)
@@ -266,3 +259,59 @@ class Turn:
             cell.would_miss += 1
         ms = entry.cost_ms if entry is not None else step.ms
         self.store.tell(self.job, outcome, ms, step.error)
+
+
+def keep(
+    store: Store,
+    flights: Flights,
+    job: Job,
+    result: Returned,
+    began: int,
+    parts: bytes | None = None,
+    run: int = 0,
+) -> Entry | None:
+    """Store a result unless it was removed while it was computed; return its entry.
+
+    Parameters
+    ----------
+    store
+        where to
+    flights
+        those of the store
+    job
+        the call
+    result
+        what it returned
+    began
+        how many removals there were when it began
+    parts
+        as for `Store.save`
+    run
+        as for `Flights.outdates`
+    """
+    if flights.removals != began and _is_outdated(flights, job, result, began, run):
+        return None
+    entry = store.save(job, result, parts)
+    if (
+        entry is not None
+        and flights.removals != began
+        and _is_outdated(flights, job, result, began, run)
+    ):
+        # It was removed before it was there.
+        key = job.key if job.place is None else job.place()
+        with suppress(BackendError):
+            if key is not None:
+                store.delete(key)
+        return None
+    return entry
+
+
+def _is_outdated(flights: Flights, job: Job, result: Returned, began: int, run: int) -> bool:
+    key = job.key if job.place is None else job.place()
+    tags: Collection[str] | None = None
+    if job.tags is not None:
+        try:
+            tags = tag_names(job.tags(result.value))
+        except Exception as error:
+            pass_on(error)
+    return flights.outdates(began, job, key or job.key, tags, run)

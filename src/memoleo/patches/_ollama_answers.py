@@ -300,33 +300,35 @@ class Answers:
         known = call.model()
         if isinstance(known, Model):
             return self._known(call, known)
+        began = call.cache.calls.driver.removals
         started = time.perf_counter()
         answer = call.run()
         took = (time.perf_counter() - started) * 1000
         if call.complete(answer):
             call.learn(call.listing())
-            return self._kept(call, answer, took)
+            return self._kept(call, answer, took, began)
         return answer
 
     async def _afirst(self, call: Call) -> Any:
         known = call.model()
         if isinstance(known, Model):
             return await self._aknown(call, known)
+        began = call.cache.calls.driver.removals
         started = time.perf_counter()
         answer = await call.arun()
         took = (time.perf_counter() - started) * 1000
         if call.complete(answer):
             call.learn(await call.alisting())
-            return self._kept(call, answer, took)
+            return self._kept(call, answer, took, began)
         return answer
 
-    def _kept(self, call: Call, answer: Any, took: float) -> Any:
+    def _kept(self, call: Call, answer: Any, took: float, began: int) -> Any:
         """Store the answer for each text of a batch, and return the answer for all."""
         watching = _switch.mode.get() is _switch.Mode.OBSERVE
         if call.learned is None or call.question.inputs is None or watching:
             return answer
         batch = Batch(call, call.learned, look=False)
-        return batch.answer() if batch.take(answer, took) and batch.repeats else answer
+        return batch.answer() if batch.take(answer, took, began) and batch.repeats else answer
 
     def _stream(self, call: Call) -> Generator[Any, None, None]:
         try:

@@ -39,6 +39,7 @@ class Batch:
         self._found: dict[str, Stored] = {}
         self._asked: list[str] = []
         self._took = 0.0
+        self._began = 0
         if look and _switch.mode.get() in (_switch.Mode.SERVE, _switch.Mode.INSPECT):
             self._look(self.texts)
 
@@ -83,11 +84,12 @@ class Batch:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Note how long the server takes."""
+        self._began = self.call.cache.calls.driver.removals
         started = time.perf_counter()
         yield
         self._took = (time.perf_counter() - started) * 1000
 
-    def take(self, answer: Any, took: float | None = None) -> bool:
+    def take(self, answer: Any, took: float | None = None, began: int | None = None) -> bool:
         """Store the server's answer; false if it isn't one vector for each text.
 
         Parameters
@@ -96,6 +98,8 @@ class Batch:
             the server's
         took
             how many milliseconds it took; left out, what `timed` noted
+        began
+            how many removals there were when the server was asked; likewise
         """
         texts = list(self.texts) if took is not None else self._asked
         call = self.call
@@ -105,9 +109,10 @@ class Batch:
         if rows is None:
             return False
         took = (self._took if took is None else took) / len(texts)
+        began = self._began if began is None else began
         for text, row in zip(texts, rows, strict=True):
             single = Stored([row], streamed=False, asked=stored.asked, kept_by=stored.kept_by)
-            self.call.cache.calls.keep(self._job(text), Returned(single, took))
+            self.call.cache.calls.keep(self._job(text), Returned(single, took), began)
             self._found[text] = single
         return True
 

@@ -175,7 +175,8 @@ class _OllamaExchange(Exchange):
             silent = model is Unsure.UNKNOWN and models.silent(self._server)
             self._know(Unsure.SILENT if silent else model)
             if not isinstance(self._model, Model) and self._model is not Unsure.UNKNOWN:
-                self._lane.cache.calls.keep(super()._job(_nothing, False), Returned(sent, took))
+                job = super()._job(_nothing, False)
+                self._lane.cache.calls.keep(job, Returned(sent, took), self.began)
         return sent
 
     def _worth_keeping(self, sent: Sent) -> bool:
