@@ -22,6 +22,7 @@ from memoleo import BackendError, Cache, ConfigError, CorruptEntry, Metrics, con
 from memoleo._entry import Entry
 from memoleo.backends import Backend, MemoryBackend, RedisBackend, TieredBackend, UpstashBackend
 from memoleo.backends._protocol import Notebook
+from memoleo.backends._redis_leases import Leases
 from memoleo.testing import BackendContract
 
 
@@ -48,6 +49,30 @@ class TestMemoryBeforeRedis(BackendContract):
         far = RedisBackend(shared_server().url, prefix=folder.name, timeout=10)
         far.epoch_holds = 0.0
         return TieredBackend(MemoryBackend(), far, clock=lambda: float(-next(leaps)))
+
+
+def test_a_lease_that_is_dropped_at_any_moment() -> None:
+    """The collector may come by while another lease is given back: nobody waits for ever."""
+    leases = Leases(lambda command: b"OK", 10.0)
+
+    def dropped(frame: object, event: str, arg: object) -> None:
+        sys.setprofile(None)
+        leases.take("dropped")
+        sys.setprofile(dropped)
+
+    def give_back() -> None:
+        lease = leases.take("held")
+        assert lease is not None
+        sys.setprofile(dropped)
+        try:
+            lease.release()
+        finally:
+            sys.setprofile(None)
+
+    thread = threading.Thread(target=give_back, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from memoleo._platform.forks import renew_after_fork
 from memoleo._platform.locks import Lock
@@ -48,7 +49,8 @@ class Leases:
         self._lock = Lock()
         self._held: dict[str, str] = {}
         self._thread: threading.Thread | None = None
-        self._changed = threading.Event()
+        # A finalizer may give a lease back at any moment: setting an event, it could meet itself.
+        self._changed: SimpleQueue[None] = SimpleQueue()
 
     def take(self, name: str) -> Lease | None:
         """Try to get a lease; `None` if another holds it."""
@@ -74,7 +76,7 @@ class Leases:
             if self._held.get(name) != token:
                 return
             del self._held[name]
-            self._changed.set()
+            self._changed.put(None)
         # It ends by itself if the server can't be told.
         with suppress(BackendError):
             self._run(("EVAL", _RELEASE, 1, name, token))
@@ -84,14 +86,16 @@ class Leases:
         with self._lock:
             if self._held.get(name) == token:
                 del self._held[name]
-                self._changed.set()
+                self._changed.put(None)
 
     def _renew(self) -> None:
         changed = self._changed
         due = time.monotonic() + self._life / 3
         while True:
-            changed.wait(max(0.0, due - time.monotonic()))
-            changed.clear()
+            with suppress(Empty):
+                changed.get(timeout=max(0.0, due - time.monotonic()))
+                while True:
+                    changed.get_nowait()
             with self._lock:
                 if not self._held:
                     self._thread = None
