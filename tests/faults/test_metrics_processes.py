@@ -424,6 +424,23 @@ def test_a_child_of_multiprocessing_is_terminated_at_once(tmp_path, method, used
     assert (ran.stdout, ran.stderr) == (f"{-signal.SIGTERM}\n", "")
 
 
+@signals
+@forks
+def test_a_child_that_is_terminated_before_it_runs(tmp_path):
+    """A signal that comes right after the fork ends the child, as it does without memoleo."""
+    code = """
+work(0)
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(20)
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+"""
+    assert ended(start(tmp_path, code)) == 0
+
+
 def test_many_begin_at_once(tmp_path):
     """Processes that make the file at the same moment neither lose a count nor refuse it."""
     code = """

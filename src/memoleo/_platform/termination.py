@@ -12,6 +12,8 @@ __all__ = ["end_at_once", "is_worker", "on_termination"]
 
 _last_calls: list[Callable[[], None]] = []
 _terminating = False
+_hooked = False
+_forking = threading.local()
 
 
 def on_termination(call: Callable[[], None]) -> None:
@@ -30,6 +32,7 @@ def on_termination(call: Callable[[], None]) -> None:
     try:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _terminate)
+            _hook_forks()
     except ValueError:
         # In a subinterpreter no thread may.
         pass
@@ -54,6 +57,26 @@ def end_at_once() -> None:
     """
     if sys.platform != "win32" and signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _hook_forks() -> None:
+    """Let no child miss a signal: Python forgets in it what came before the child began to run."""
+    global _hooked
+    if sys.platform == "win32" or _hooked:
+        return
+    _hooked = True
+
+    def hold() -> None:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            _forking.holds = signal.SIGTERM not in before
+
+    def let_go() -> None:
+        if getattr(_forking, "holds", False):
+            _forking.holds = False
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_go)
 
 
 def _terminate(number: int, frame: object) -> None:
