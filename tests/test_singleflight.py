@@ -14,12 +14,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memoleo import Cache, Metrics, content_cached
+from memoleo._flow.singleflight import flights_of
 from memoleo.backends.memory import MemoryBackend
 
 MANY = 50
@@ -152,6 +154,17 @@ class TestTwoCachesOnOneFile:
             assert other.get_or_compute("k", lambda: 2) == 2
             go.set()
             assert await asyncio.wait_for(task, 60) == 1
+
+
+def test_caches_that_are_opened_at_once_on_one_file_share_flights(
+    request: pytest.FixtureRequest,
+) -> None:
+    """However threads take turns, there is one record of who computes what for a file."""
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    for number in range(400):
+        found = in_threads(partial(flights_of, f"/{number}"), 4)
+        assert len({id(one) for one in found}) == 1
 
 
 def test_crossing_calls_of_two_threads_do_not_deadlock(cache: Cache) -> None:

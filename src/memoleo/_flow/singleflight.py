@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Followed
 from memoleo._flow.store import Job
-from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.forks import RenewedLock, renew_after_fork
 from memoleo._platform.importing import importing
 from memoleo._platform.interrupts import pass_on
 from memoleo._platform.locks import Lock
@@ -286,6 +286,8 @@ class Flights:
         _waits.end(_caller(loop))
 
 
+# A dictionary of weak references needs a lock: its `setdefault` is not one step.
+_sharing = RenewedLock()
 _shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
 
 
@@ -298,7 +300,10 @@ def flights_of(place: str | None) -> Flights:
         the path of the store's file; `None` for a store that no other cache has
     """
     flights = Flights()
-    return flights if place is None else _shared.setdefault(place, flights)
+    if place is None:
+        return flights
+    with _sharing:
+        return _shared.setdefault(place, flights)
 
 
 def enter(flight: Flight) -> Token[tuple[Flight, ...]]:

@@ -160,12 +160,15 @@ class Turn:
         """Give back the flight and the lease. Twice is harmless."""
         # Neither is forgotten before it is back: `__del__` completes what a signal handler stopped.
         try:
-            if self.flight is not None:
-                self.flights.leave(self.flight, Followed(entry, failed))
+            # A task may be cancelled while a thread of its own does the same.
+            flight = self.flight
+            if flight is not None:
+                self.flights.leave(flight, Followed(entry, failed))
                 self.flight = None
         finally:
-            if self.lease is not None:
-                self.store.release(self.lease)
+            lease = self.lease
+            if lease is not None:
+                self.store.release(lease)
                 self.lease = None
 
     def at_once(self, step: Step, play: Callable[[Any, Any], Any], remembered: Remembered) -> Any:

@@ -122,8 +122,9 @@ class LockFile:
         with _lock_files_lock:
             if self.users <= 0 and not self._held and self.descriptor >= 0:
                 _lock_files.pop(self.identity, None)
-                os.close(self.descriptor)
-                self.descriptor = -1
+                # In this order: the number may be another file's at once.
+                descriptor, self.descriptor = self.descriptor, -1
+                os.close(descriptor)
 
     def _after_fork(self) -> None:
         # A child holds none of its parent's locks.

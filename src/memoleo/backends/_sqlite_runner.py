@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from memoleo._events import extras, logger
-from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.forks import RenewedLock, renew_after_fork
 from memoleo._platform.interrupts import interruption
 from memoleo.backends._sqlite_connections import Connections, Link
 from memoleo.backends._sqlite_faults import classify, is_stale, put_aside, translated
@@ -303,12 +303,15 @@ class _Writer:
         self.inside = False
 
 
+# A dictionary of weak references needs a lock: its `setdefault` is not one step.
+_registering = RenewedLock()
 _writers: weakref.WeakValueDictionary[str, _Writer] = weakref.WeakValueDictionary()
 
 
 def _one_writer(path: str) -> _Writer:
     writer = _Writer()
-    return _writers.setdefault(path, writer)
+    with _registering:
+        return _writers.setdefault(path, writer)
 
 
 class Unready(Exception):
