@@ -21,6 +21,7 @@ from scripted_ollama import ScriptedOllama
 
 import memoleo
 from memoleo import Cache, Metrics, content_cached
+from memoleo._platform import file_locks
 from memoleo._platform.interrupts import interruption
 from memoleo._platform.locks import Lock
 from memoleo.backends.memory import MemoryBackend
@@ -118,6 +119,32 @@ def test_time_limit_of_a_removal_is_no_failure_of_the_store() -> None:
             cache.delete("key")
         with pytest.raises(Late):
             cache.clear_expired()
+
+
+def test_time_limit_while_a_lease_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler's `TimeoutError`, which is an `OSError`, is not taken for one of the file's."""
+    take, stops = file_locks._lock, [True]
+
+    def limit(*_: Any) -> None:
+        raise TimeoutError
+
+    def late(*arguments: int) -> None:
+        take(*arguments)
+        if stops and stops.pop():
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(file_locks, "_lock", late)
+    with Cache(f"sqlite:///{tmp_path}/c.db", metrics=Metrics()) as cache, handled_by(limit):
+
+        @content_cached(cache=cache, version=1)
+        def double(number: int) -> int:
+            return 2 * number
+
+        cache.get("opened")
+        stops[:] = [True]
+        with pytest.raises(TimeoutError):
+            double(1)
+        assert double(1) == 2
 
 
 STORM = """

@@ -39,27 +39,51 @@ def test_one_byte_has_one_holder(tmp_path: Path) -> None:
     assert same.descriptor == -1
 
 
+def another_gets(path: str, offset: int) -> bool:
+    """Whether another process can lock a byte."""
+    code = f"""
+from memoleo._platform.file_locks import open_lock_file
+print(open_lock_file({path!r}).acquire({offset}))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return answer.stdout != "None\n"
+
+
 @posix
 def test_another_process_sees_the_lock(tmp_path: Path) -> None:
     """The lock is the system's: another process can't take it until it is released."""
     path = str(tmp_path / "x.lock")
-    code = f"""
-from memoleo._platform.file_locks import open_lock_file
-print(open_lock_file({path!r}).acquire(5))
-"""
-
-    def ask() -> bool:
-        answer = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        return answer.stdout != "None\n"
-
     file = file_locks.open_lock_file(path)
     lock = file.acquire(5)
     assert lock is not None
-    assert not ask()
+    assert not another_gets(path, 5)
     lock.release()
-    assert ask()
+    assert another_gets(path, 5)
+    file.close()
+
+
+@posix
+def test_a_lock_that_a_signal_handler_stopped_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that comes just after the byte was locked leaves it to others."""
+    take = file_locks._lock
+
+    def stopped(descriptor: int, mode: int, length: int, offset: int) -> None:
+        take(descriptor, mode, length, offset)
+        if mode == file_locks._EXCLUSIVE:
+            raise KeyboardInterrupt
+
+    path = str(tmp_path / "x.lock")
+    file = file_locks.open_lock_file(path)
+    monkeypatch.setattr(file_locks, "_lock", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        file.acquire(5)
+    monkeypatch.undo()
+    assert another_gets(path, 5)
+    assert file.acquire(5) is not None
     file.close()
 
 

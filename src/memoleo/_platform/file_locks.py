@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from contextlib import suppress
 
 from memoleo._platform.forks import RenewedLock, renew_after_fork
 from memoleo._platform.locks import Lock
@@ -76,6 +77,9 @@ class LockFile:
             del self._held[offset]
             return None
         except BaseException:
+            # A signal handler's exception may come just after the byte was locked.
+            with suppress(OSError, ValueError):
+                _lock(self.descriptor, _FREE, 1, offset)
             del self._held[offset]
             raise
         return lock

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from memoleo._platform.file_locks import SLOTS, LockFile, open_lock_file
 from memoleo._platform.forks import renew_after_fork
+from memoleo._platform.interrupts import pass_on
 from memoleo._platform.locks import Lock
 from memoleo.backends._protocol import Lease
 
@@ -59,7 +60,8 @@ class Leases:
             if file is None or _now() >= self._next_look:
                 file = self._open()
             return file.acquire(place)
-        except (OSError, ValueError):  # the latter if another thread just closed it
+        except (OSError, ValueError) as error:  # the latter if another thread just closed it
+            pass_on(error)
             return _UNLOCKED
 
     @contextlib.contextmanager
