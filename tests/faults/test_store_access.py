@@ -61,6 +61,7 @@ def test_a_lock_held_by_another_process(tmp_path: Path, statement: str, opened: 
     backend.set(KEY, entry(KEY))
     if not opened or "EXCLUSIVE" in statement:
         backend.close()
+    waits = []
     with holding(path, statement):
         for _ in range(5):
             begun = time.process_time(), time.monotonic()
@@ -77,7 +78,9 @@ def test_a_lock_held_by_another_process(tmp_path: Path, statement: str, opened: 
                 else:
                     assert found is None or found.payload == entry(KEY).payload
             assert failures >= 1
-            assert time.monotonic() - begun[1] < 0.1 + 5 * (time.process_time() - begun[0])
+            waits.append(time.monotonic() - begun[1] - 5 * (time.process_time() - begun[0]))
+        # A busy machine may hold up one or two of them itself.
+        assert sorted(waits)[2] < 0.1
         if "EXCLUSIVE" not in statement:
             assert backend.get(KEY) is not None
     deadline = time.monotonic() + 10
