@@ -267,6 +267,7 @@ def test_unknown_key(tmp_path: Path, text: str, key: str, hint: str) -> None:
         ("[inference]\nnum_threads = true", "a whole number, 1 or more"),
         ("[inference]\ntemperature_stage1 = '0.3'", "a number, 0 or more"),
         ("[networking]\ntimeout_read = inf", "a number of seconds, 0 or more"),
+        (f"[networking]\ntimeout_read = 1{'0' * 400}", "a number of seconds, 0 or more"),
         ("[networking]\nretry_backoff_ms = 100", "a list of milliseconds"),
         ("[networking]\nretry_backoff_ms = []", "a list of milliseconds"),
         ("[networking]\nretry_backoff_ms = [-1]", "a list of milliseconds"),

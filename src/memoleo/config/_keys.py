@@ -56,9 +56,13 @@ def _string(value: Any) -> str:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError
-    if value < 0 or not isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        raise ValueError from None
+    if number < 0 or not isfinite(number):
         raise ValueError
-    return float(value)
+    return number
 
 
 def _fraction(value: Any) -> float:
