@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from memoleo._entry import Entry
+from memoleo.backends._sqlite_leases import Leases
 from memoleo.backends.memory import MemoryBackend
 from memoleo.backends.sqlite import SQLiteBackend
 from memoleo.backends.tiered import TieredBackend
@@ -174,10 +176,14 @@ assert not failures, failures
 
 
 def test_many_processes_create_the_file(tmp_path: Path) -> None:
-    """Processes that open a store that isn't there yet wait for one another, and all succeed."""
+    """Processes that open a store that isn't there yet wait for one another, and all succeed.
+
+    Where a disk is slow, one that ends holds the file for longer than the others wait.
+    """
     creator = """
 sys.stdin.readline()
-SQLiteBackend(path).set(sys.argv[1].encode() + str(os.getpid()).encode(), entry(KEY))
+key = sys.argv[1].encode() + str(os.getpid()).encode()
+patiently(SQLiteBackend(path).set, key, entry(KEY))
 """
     for attempt in range(3):
         path = tmp_path / str(attempt) / "store.db"
@@ -191,6 +197,26 @@ SQLiteBackend(path).set(sys.argv[1].encode() + str(os.getpid()).encode(), entry(
         backend = SQLiteBackend(path)
         assert backend.stats().entries == 6
         backend.close()
+
+
+def test_whoever_created_the_file_ended_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was locked until a moment ago is opened at the first attempt."""
+    path = tmp_path / "store.db"
+    creating = sqlite3.connect(path, isolation_level=None)
+    creating.execute("BEGIN EXCLUSIVE")
+    whole_file = Leases.whole_file
+
+    def ended(self: Leases, *patience: float, **named: float) -> Any:
+        creating.close()
+        return whole_file(self, *patience, **named)
+
+    backend = SQLiteBackend(path)
+    monkeypatch.setattr(Leases, "whole_file", ended)
+    backend.set(KEY, entry(KEY))
+    assert backend.get(KEY) is not None
+    backend.close()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")

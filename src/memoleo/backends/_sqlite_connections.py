@@ -319,7 +319,12 @@ class Connections:
                 raise
             with self._leases.whole_file(patience=0.0) as alone:
                 if alone:
-                    raise
+                    # Whoever created it may just have ended; a lock that is held elsewhere is not
+                    # waited for a second time.
+                    raw.execute("PRAGMA busy_timeout = 0")
+                    prepare(raw, self.path)
+                    raw.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
+                    return
         # New, old, or just being created by another process, which is waited for.
         with self._leases.whole_file():
             prepare(raw, self.path)
