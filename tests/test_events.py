@@ -189,6 +189,20 @@ class TestListening:
         counts = cache.metrics.get_stats()["cache"]["t"]
         assert (counts["expired"], counts["misses"]) == (1, 2)
 
+    def test_expired_in_a_long_row(self, tmp_path):
+        """It is counted as well where so many inputs are new that none is looked up at first."""
+        now = [1000.0]
+        url = f"sqlite:///{tmp_path}/a.db?memory=0"
+        cache = Cache(url, metrics=Metrics(), clock=lambda: now[0])
+        double = content_cached("t", ttl=5, cache=cache)(lambda number: 2 * number)
+        assert double(7) == 14
+        now[0] += 6
+        for number in range(100, 140):
+            double(number)
+        assert double(7) == 14
+        counts = cache.metrics.get_stats()["cache"]["t"]
+        assert (counts["expired"], counts["misses"]) == (1, 42)
+
 
 def test_evictions_and_bytes_are_counted_by_type(tmp_path):
     """What a store removes for lack of room, takes in and gives out is counted under its type."""

@@ -77,7 +77,7 @@ def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed:
     if intent is Intent.OBSERVE:
         return _observe(freshness, found)
     if found is None:
-        return _compute(None, freshness, lead=not streamed, streamed=streamed)
+        return _compute(None, freshness, lead=not streamed, streamed=streamed, looked=False)
     return _answer(freshness, found, streamed=streamed)
 
 
@@ -103,7 +103,14 @@ def _answer(freshness: Freshness, found: Entry, *, streamed: bool) -> Flow:
     return (yield from _compute(fallback, freshness, lead=not streamed, streamed=streamed))
 
 
-def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, streamed: bool) -> Flow:
+def _compute(
+    fallback: Entry | None,
+    freshness: Freshness,
+    *,
+    lead: bool,
+    streamed: bool,
+    looked: bool = True,
+) -> Flow:
     leading = False
     opened: Returned | None
     for _ in range(_FLIGHTS if lead else 0):
@@ -112,12 +119,16 @@ def _compute(fallback: Entry | None, freshness: Freshness, *, lead: bool, stream
             leading = True
             # A second look: another may have finished before this one took the lead.
             found = ticket.entry
-            if found is not None and freshness.fresh(found.created, (yield _NOW)):
+            if found is None:
+                break
+            if freshness.fresh(found.created, (yield _NOW)):
                 opened = yield Open(found)
                 if opened is not None:
                     yield Leave(found)
                     yield Count("hit", found)
                     return opened
+            elif not looked:
+                yield Count("expired")
             break
         if not isinstance(ticket, Followed):
             break
