@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_servers import shared_server
 
 from memoleo import Cache, Metrics, content_cached
 from memoleo._flow.removals import Removal
 
 
-@pytest.fixture(params=["memory", "sqlite", "tiered"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cache]:
-    url = {
+@pytest.fixture(params=["memory", "sqlite", "tiered", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        return f"{shared_server().url}?prefix=t:{tmp_path.name}:{os.getpid()}&timeout=10"
+    return {
         "memory": "memory://",
         "sqlite": f"sqlite:///{tmp_path}/cache.db?memory=0",
         "tiered": f"sqlite:///{tmp_path}/cache.db",
     }[request.param]
+
+
+@pytest.fixture
+def cache(url: str) -> Iterator[Cache]:
     with Cache(url, metrics=Metrics()) as opened:
         yield opened
 
@@ -128,6 +136,42 @@ def test_those_who_wait_share_one_new_run(cache: Cache) -> None:
         assert early.result(30) == "old"
         assert [one.result(30) for one in late] == ["new"] * waiting
     assert source.runs == 2
+
+
+@pytest.mark.parametrize("url", ["tiered", "redis"], indirect=True)
+def test_a_removal_by_another_cache_of_this_process(cache: Cache, url: str) -> None:
+    """Caches on one store know of one another's runs: they share them, and what was removed."""
+    source = Source()
+
+    @content_cached("t", "forever", cache=cache)
+    def read(number: int) -> str:
+        return source.read(number)
+
+    with ThreadPoolExecutor() as pool, Cache(url, metrics=Metrics()) as other:
+        again = content_cached("t", "forever", cache=other)(read.__wrapped__)
+        early = pool.submit(read, 1)
+        assert source.began.wait(30)
+        source.truth = "new"
+        again.invalidate(1)
+        assert again(1) == "new"
+        source.goes_on.set()
+        assert early.result(30) == "old"
+        assert read(1) == "new"
+
+
+def test_what_is_set_after_a_removal_stays(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that finds its result removed takes nothing away but its own."""
+    backend = cache.backend
+    put = backend.set
+
+    def overtaken(key: bytes, entry: Any) -> None:
+        put(key, entry)
+        monkeypatch.undo()
+        cache.set("name", "new")
+
+    monkeypatch.setattr(backend, "set", overtaken)
+    assert cache.get_or_compute("name", lambda: "old") == "old"
+    assert cache.get("name") == "new"
 
 
 def test_a_removal_while_the_result_is_stored(cache: Cache) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -32,7 +31,7 @@ from memoleo._flow.steps import (
 from memoleo._flow.store import Job, Store, said
 from memoleo._flow.turn import Turn, keep
 from memoleo._streams.stream import arecord, areplay, record, replay
-from memoleo.backends._protocol import Backend
+from memoleo.backends._protocol import place_of
 
 __all__ = ["Driver", "background", "conclude", "in_thread"]
 
@@ -61,7 +60,7 @@ class Driver:
 
     def __init__(self, store: Store, remembered: Remembered) -> None:
         self.store = store
-        self._flights = flights_of(_place(store.backend))
+        self._flights = flights_of(place_of(store.backend))
         self._remembered = remembered
         self._refreshing: list[threading.Thread] = []
 
@@ -321,17 +320,6 @@ def _note_refresh(job: Job, error: BaseException) -> None:
         error,
         extra=said("refresh_failed", job, error),
     )
-
-
-def _place(backend: Backend) -> str | None:
-    """Return the path of the file that a backend shares with others, if it has one."""
-    try:
-        tiers = getattr(backend, "tiers", None)
-        path = getattr(tiers[-1] if tiers else backend, "path", None)
-        return None if path is None else os.path.abspath(path)
-    except Exception:
-        # A backend of somebody's own may have such an attribute for another purpose, or break.
-        return None
 
 
 def conclude(turn: Turn) -> Any:

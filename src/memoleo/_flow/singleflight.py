@@ -292,12 +292,12 @@ _shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
 
 
 def flights_of(place: str | None) -> Flights:
-    """Return the computations under way in a store: the same ones for every cache on a file.
+    """Return the computations under way in a store: the same ones for every cache on it.
 
     Parameters
     ----------
     place
-        the path of the store's file; `None` for a store that no other cache has
+        what names the store; `None` if no other cache has it
     """
     flights = Flights()
     if place is None:

@@ -278,6 +278,15 @@ class Store:
             except (KeyError, RuntimeError, StopIteration):
                 break
 
+    def take_back(self, key: bytes, entry: Entry) -> None:
+        """Remove an entry that has just been put, unless somebody has put another there since."""
+        try:
+            found = self.find(key)
+            if found is not None and found.created == entry.created:
+                self.backend.delete(key)
+        except Exception as error:
+            pass_on(error)
+
     def delete(self, key: bytes) -> bool:
         """Remove an entry; whether there was one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Token
 from typing import Any
 
@@ -31,7 +31,6 @@ from memoleo._flow.store import Job, Store, said
 from memoleo._platform.interrupts import pass_on
 from memoleo._streams.stream import Recording
 from memoleo.backends._protocol import Lease
-from memoleo.errors import BackendError
 
 __all__ = ["Turn", "keep"]
 
@@ -300,11 +299,10 @@ def keep(
         and flights.removals != began
         and _is_outdated(flights, job, result, began, run)
     ):
-        # It was removed before it was there.
+        # It was removed before it was there. What somebody has put there since stays.
         key = job.key if job.place is None else job.place()
-        with suppress(BackendError):
-            if key is not None:
-                store.delete(key)
+        if key is not None:
+            store.take_back(key, entry)
         return None
     return entry
 

@@ -7,6 +7,7 @@ a backend of your own keeps it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ import msgspec
 
 from memoleo._entry import Entry
 
-__all__ = ["Backend", "BackendStats", "Lease", "Notebook"]
+__all__ = ["Backend", "BackendStats", "Lease", "Notebook", "place_of"]
 
 
 class BackendStats(msgspec.Struct, frozen=True):
@@ -155,3 +156,22 @@ class Notebook(Protocol):
         it may never have been stored, have been removed on request, or be forgotten by now.
         """
         ...
+
+
+def place_of(backend: Backend) -> str | None:
+    """Return what names the file or the server that a store shares with others, if it has one.
+
+    Parameters
+    ----------
+    backend
+        a store with a `place`, or a `path` of a file; of tiers, the farthest counts
+    """
+    try:
+        tiers = getattr(backend, "tiers", None)
+        farthest = tiers[-1] if tiers else backend
+        path = getattr(farthest, "path", None)
+        place = getattr(farthest, "place", None) if path is None else os.path.abspath(path)
+        return None if place is None else str(place)
+    except Exception:
+        # A backend of somebody's own may have such an attribute for another purpose, or break.
+        return None

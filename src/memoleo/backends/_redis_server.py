@@ -57,7 +57,9 @@ class RedisServer:
             raise ConfigError(f"a Redis URL is not understood: {type(error).__name__}") from None
         # Sockets that nobody closed would be complained about.
         weakref.finalize(self, self._client.close)
-        self.place = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port}{parts.path}"
+        chosen = self._client.connection_pool.connection_kwargs
+        host = chosen.get("path") or f"{parts.hostname or 'localhost'}:{port}"
+        self.place = f"{parts.scheme}://{host}/{chosen.get('db', 0)}"
 
     def run(self, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
         """Carry out commands; see `Server.run`."""

@@ -117,8 +117,8 @@ class RedisBackend:
 
     @property
     def place(self) -> str:
-        """Where the server is, without credentials."""
-        return self._server.place
+        """Where it keeps entries: the server, without credentials, and the prefix."""
+        return f"{self._server.place} {self._names.prefix}"
 
     def get(self, key: bytes) -> Entry | None:
         """See `Backend.get`."""
@@ -198,7 +198,7 @@ class RedisBackend:
             entries=sum(by_type.values()),
             bytes=size,
             by_type=by_type,
-            details={"place": self.place, "prefix": self._names.prefix},
+            details={"place": self._server.place, "prefix": self._names.prefix},
         )
 
     def lease(self, key: bytes) -> Lease | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from memoleo._entry import Entry
-from memoleo.backends._protocol import Backend, BackendStats, Lease, Notebook
+from memoleo.backends._protocol import Backend, BackendStats, Lease, Notebook, place_of
 from memoleo.backends.memory import MemoryBackend
 from memoleo.errors import BackendError, ConfigError, CorruptEntry
 
@@ -60,8 +60,7 @@ class TieredBackend:
         self._notebook = self._far if isinstance(self._far, Notebook) else None
         self._epoch: Callable[[], int] | None = getattr(self._far, "epoch", None)
         self._known_epoch: int | None = None
-        place = getattr(self._far, "place", None) or getattr(self._far, "path", "")
-        self._place = str(place).encode()
+        self._place = (place_of(self._far) or "").encode()
         self._noted_bumps = 0
         # A copy into a near store must not survive a removal that happened at the same time:
         # every change leaves a stamp of its own for its keys, and who copies looks for a new one.
