@@ -657,6 +657,22 @@ def test_private_and_extra_content_of_a_model_counts() -> None:
     assert key(Secret()) != key(Secret(x=1))
 
 
+def test_an_extra_hides_no_field_of_its_name() -> None:
+    """A field that is set by its alias counts beside an extra with the field's own name."""
+
+    class Aliased(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="allow")
+        x: int = pydantic.Field(alias="other")
+        _inner: int = pydantic.PrivateAttr(default=1)
+
+    def made(**content: Any) -> bytes:
+        return key(Aliased.model_validate(content))
+
+    assert made(other=1, x=3) != made(other=2, x=3)
+    assert made(other=1, _inner=5) != made(other=1, _inner=6)
+    assert made(other=1, model_fields_set=5) != made(other=1, model_fields_set=6)
+
+
 def test_50_megabytes_are_encoded_once() -> None:
     """A large text needs one encoded copy of itself, not several."""
     import tracemalloc

@@ -197,8 +197,10 @@ def _pydantic(cls: type) -> Writer | None:
 
         fields = _pydantic_fields(cls)
         found = {name: item for name, item in read("__dict__").items() if name in fields}
-        found.update(read("__pydantic_extra__") or {})
         found.update(read("__pydantic_private__") or {})
+        if extra := read("__pydantic_extra__"):
+            # Apart: it may have the name of a field whose value came by an alias.
+            found["model_extra"] = extra
         # `model_dump(exclude_unset=True)` tells models apart that differ in nothing else.
         found["model_fields_set"] = frozenset(read("__pydantic_fields_set__") or ())
         return found
