@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import operator
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from memoleo import timed
 from memoleo.errors import KeyingError
 from memoleo.keys import Keyer
 
@@ -192,12 +197,12 @@ def probe(folder: pathlib.Path, code: str = PROBE) -> dict[str, str]:
 # Recorded once: the logic of these functions is the same on every Python version.
 GOLDEN = {
     "even": "0b63aa14c4cc629b20155d63",
-    "factory": "b4363bd752c4a2bc60e7a66f",
+    "factory": "6b61625505e60260c5b7b9e4",
     "lazily": "df2ab4c8b1d7d2596e6c582b",
     "options": "2f80374f0432a08287468374",
-    "score": "4a506592eb0c7a255f8bd644",
+    "score": "425504279bf223a3a56f4d34",
     "small": "9bf3fd7622f70b86b8c9c692",
-    "target": "5c3238d9de218063560850f3",
+    "target": "e209628240c728ba25ed9f46",
 }
 
 
@@ -439,6 +444,156 @@ def test_captured_functions_count_by_logic() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert Keyer(capturing(capturing(1))).key((1,), {}) == keys[2]
+
+
+def plus_one(x: int) -> int:
+    return x + 1
+
+
+def twice(x: int) -> int:
+    return x * 2
+
+
+def negative(x: int) -> int:
+    return -x
+
+
+def compose(outer: Any, inner: Any) -> Any:
+    def composed(x: Any) -> Any:
+        return outer(inner(x))
+
+    return composed
+
+
+def test_where_each_captured_function_stands_counts() -> None:
+    """Compositions of the same functions in another order are other functions, also lambdas."""
+    found = [
+        compose(plus_one, compose(twice, negative)),
+        compose(twice, compose(plus_one, negative)),
+        compose(twice, compose(negative, plus_one)),
+        compose(lambda x: x + 1, lambda x: x * 2),
+        compose(lambda x: x * 2, lambda x: x + 1),
+    ]
+    keys = [Keyer(one).key((1,), {}) for one in found]
+    assert len(set(keys)) == len(keys)
+    assert Keyer(compose(plus_one, compose(twice, negative))).key((1,), {}) == keys[0]
+
+
+class Times:
+    """A decorator that is a class, and is told something."""
+
+    def __init__(self, func: Any, count: int) -> None:
+        functools.update_wrapper(self, func)
+        self.func = func
+        self.count = count
+        self.calls = 0
+
+    def __call__(self, x: Any) -> Any:
+        self.calls += 1
+        return [self.func(x)] * self.count
+
+
+class Otherwise(Times):
+    def __call__(self, x: Any) -> Any:
+        return (self.func(x),) * self.count
+
+
+class Adder:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, x: int) -> int:
+        return x + self.count
+
+
+class Inherited(Adder):
+    pass
+
+
+class Timed(Adder):
+    @timed
+    def __call__(self, x: int) -> int:
+        return x - self.count
+
+    @timed
+    def timed_method(self, x: int) -> int:
+        return x * self.count
+
+    @classmethod
+    @timed
+    def of_class(cls, x: int) -> int:
+        return len(cls.__name__) + x
+
+
+class Further(Timed):
+    pass
+
+
+class Partial(functools.partial):  # type: ignore[type-arg]
+    pass
+
+
+CALLABLES: list[Callable[[], Any]] = [
+    lambda: Inherited(1),
+    lambda: Inherited(2),
+    lambda: Timed(1),
+    lambda: Timed(2),
+    lambda: Timed(1).timed_method,
+    lambda: Timed(2).timed_method,
+    lambda: Timed.of_class,
+    lambda: Further.of_class,
+    lambda: Times(plus_one, 1),
+    lambda: Times(plus_one, 2),
+    lambda: Times(twice, 2),
+    lambda: Otherwise(plus_one, 2),
+    lambda: Times(Times(plus_one, 1), 2),
+    lambda: Times(Times(plus_one, 2), 1),
+    lambda: functools.partial(Timed(1).timed_method),
+    lambda: functools.partial(Timed(2).timed_method),
+    lambda: Partial(pow, 2),
+    lambda: Partial(pow, 3),
+    lambda: "a".join,
+    lambda: "b".join,
+    lambda: {1: 1}.get,
+    lambda: {1: 2}.get,
+    lambda: (1).__add__,
+    lambda: (2).__add__,
+    lambda: re.compile("a").findall,
+    lambda: re.compile("b").findall,
+    lambda: operator.itemgetter(0),
+    lambda: operator.itemgetter(1),
+    lambda: operator.attrgetter("real"),
+    lambda: operator.methodcaller("split", ","),
+    lambda: operator.methodcaller("split", sep=","),
+]
+
+
+@pytest.mark.parametrize("version", [None, "1"])
+def test_callables_are_told_apart_by_what_they_hold(version: str | None) -> None:
+    """What a callable was reached through, or was told, counts: decorated, and as an argument."""
+
+    def decorated(func: Any) -> bytes:
+        return Keyer(func, version=version).key((1,), {})
+
+    keys = [decorated(make()) for make in CALLABLES]
+    assert keys == [decorated(make()) for make in CALLABLES]
+    alike = [make() for make, found in zip(CALLABLES, keys, strict=True) if keys.count(found) > 1]
+    # A version stands for the code, and these two differ in nothing else.
+    assert [type(one) for one in alike] == ([Times, Otherwise] if version else [])
+
+    keyer = Keyer(plus_one)
+    arguments = [keyer.key((make(),), {}) for make in CALLABLES]
+    assert arguments == [keyer.key((make(),), {}) for make in CALLABLES]
+    assert len(set(arguments)) == len(arguments)
+
+
+def test_what_a_decorator_that_is_a_class_counts_is_its_own_affair() -> None:
+    """A decorator that counts calls leaves the key as it was."""
+    counting = Times(plus_one, 1)
+    keyer = Keyer(counting)
+    first = keyer.key((1,), {})
+    counting(1)
+    assert keyer.key((1,), {}) == first
 
 
 def test_a_rebound_captured_function_is_noticed() -> None:

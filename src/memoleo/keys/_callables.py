@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from operator import attrgetter, itemgetter, methodcaller
 from types import (
     BuiltinFunctionType,
     FunctionType,
@@ -12,11 +13,13 @@ from types import (
     MemberDescriptorType,
     MethodDescriptorType,
     MethodType,
+    MethodWrapperType,
     ModuleType,
     WrapperDescriptorType,
 )
 from typing import TYPE_CHECKING, Any
 
+from memoleo._functions.callable import BoundCallable, WrappedCallable
 from memoleo.keys._canonical import (
     Put,
     Unkeyable,
@@ -56,8 +59,8 @@ def logic_of(func: Any) -> Logic:
 @writes(FunctionType)
 def _function(value: Any, put: Put, active: set[int]) -> None:
     put(b"X" + frame("function"))
-    if note(value):
-        put(frame(f"{module_name(value.__module__)}:{value.__qualname__}"))
+    if (name := note(value)) is not None:
+        put(frame(name))
         return
     logic = logic_of(value)
     put(frame(logic.digest))
@@ -83,8 +86,8 @@ def _write_class(value: Any, put: Put, active: set[int]) -> None:
     put(b"X" + frame("class") + frame(class_name(value)))
     if not value.__flags__ & (1 << 9) or value.__module__ in sys.stdlib_module_names:
         put(frame(b""))
-    elif note(value):
-        put(frame(b"label"))
+    elif (name := note(value)) is not None:
+        put(frame(name))
     else:
         put(frame(logic_of(value).digest))
 
@@ -102,7 +105,7 @@ def _method(value: Any, put: Put, active: set[int]) -> None:
         raise error.inside(".__self__") from None
 
 
-@writes(BuiltinFunctionType)
+@writes(BuiltinFunctionType, MethodWrapperType)
 def _builtin(value: Any, put: Put, active: set[int]) -> None:
     owner = value.__self__
     put(b"X" + frame("builtin") + frame(value.__qualname__))
@@ -110,6 +113,12 @@ def _builtin(value: Any, put: Put, active: set[int]) -> None:
         put(frame(str(value.__module__)))
         return
     write(owner, put, active)
+
+
+@writes(itemgetter, attrgetter, methodcaller)
+def _getter(value: Any, put: Put, active: set[int]) -> None:
+    put(b"X" + frame("operator") + frame(type(value).__name__))
+    write(value.__reduce__(), put, active)
 
 
 @writes(ModuleType)
@@ -177,8 +186,9 @@ def _write_hint(value: Any, put: Put, active: set[int]) -> None:
 @finder(35)
 def _layered(cls: type) -> Writer | None:
     """Callables that a decorator made, such as `functools.lru_cache`: by what they wrap."""
-    ours = any(layer.__module__ == "memoleo._functions.callable" for layer in cls.__mro__)
-    if not ours and class_name(cls) != "functools._lru_cache_wrapper":
+    if issubclass(cls, BoundCallable):
+        return _method
+    if not issubclass(cls, WrappedCallable) and class_name(cls) != "functools._lru_cache_wrapper":
         return None
 
     def writer(value: Any, put: Put, active: set[int]) -> None:

@@ -7,7 +7,7 @@ examine it in turn, without end where the table holds the function that reads it
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,21 +17,28 @@ _MODE = threading.local()
 
 
 @contextmanager
-def labelled() -> Iterator[list[Any]]:
-    """Collect the functions and classes that are written in this thread meanwhile."""
-    before = getattr(_MODE, "found", None)
+def labelled(name_of: Callable[[Any], str]) -> Iterator[list[Any]]:
+    """Collect the functions and classes that are written in this thread meanwhile.
+
+    Parameters
+    ----------
+    name_of
+        what each of them is called
+    """
+    before = getattr(_MODE, "now", None)
     found: list[Any] = []
-    _MODE.found = found
+    _MODE.now = (name_of, found)
     try:
         yield found
     finally:
-        _MODE.found = before
+        _MODE.now = before
 
 
-def note(value: Any) -> bool:
-    """Return whether the mode is on, and take note of `value` if it is."""
-    found: list[Any] | None = getattr(_MODE, "found", None)
-    if found is None:
-        return False
+def note(value: Any) -> str | None:
+    """Take note of `value` and return its name if the mode is on; `None` if it is off."""
+    now: tuple[Callable[[Any], str], list[Any]] | None = getattr(_MODE, "now", None)
+    if now is None:
+        return None
+    name_of, found = now
     found.append(value)
-    return True
+    return name_of(value)

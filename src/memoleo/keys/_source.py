@@ -12,14 +12,14 @@ import os
 import sys
 from collections.abc import Mapping
 from types import (
-    BuiltinFunctionType,
     CodeType,
     FunctionType,
-    MethodType,
     ModuleType,
 )
 from typing import Any, NamedTuple
 
+from memoleo._functions.callable import WrappedCallable
+from memoleo._functions.compiled import UNSET
 from memoleo.keys._canonical import (
     Unkeyable,
     canonical,
@@ -29,7 +29,7 @@ from memoleo.keys._canonical import (
     is_settled,
     module_name,
 )
-from memoleo.keys._instances import is_bare
+from memoleo.keys._instances import instance_content, is_bare, is_python_class
 from memoleo.keys._labels import labelled
 from memoleo.keys._package import Package
 from memoleo.keys._reads import Reads, reads_of_code, reads_of_tree
@@ -44,6 +44,7 @@ from memoleo.keys._wrapped import (
     label_of,
     layer_below,
     logic_below,
+    receiver_of,
 )
 
 __all__ = ["Live", "Logic", "examine"]
@@ -134,6 +135,17 @@ def _script(func: Any) -> str:
     return os.path.abspath(path) if isinstance(path, str) else ""
 
 
+def _is_in_its_module(value: Any) -> bool:
+    """Return whether a module holds `value` under its own name, which says all about it then."""
+    try:
+        found = sys.modules[value.__module__]
+        for name in value.__qualname__.split("."):
+            found = getattr(found, name)
+    except Exception:
+        return False
+    return found is value
+
+
 _SETTINGS = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
 
 _KNOWN_CODE: dict[int, tuple[CodeType, bytes, Reads]] = {}
@@ -167,6 +179,7 @@ class _Examination:
         self.package = Package(self.home)
         self.facts: dict[bytes, tuple[str | bytes, ...]] = {}
         self.seen: dict[tuple[int, int], Any] = {}
+        self.named: dict[str, dict[int, tuple[int, Any]]] = {}
         self.pending: list[tuple[Any, type | None]] = []
         self.constants: dict[tuple[str, ...], Any] = {}
         self.changed: set[tuple[str, ...]] = set()
@@ -182,8 +195,21 @@ class _Examination:
         """Note something that the digest depends on; the order of facts has no meaning."""
         self.facts[b"".join(map(frame, parts))] = parts
 
+    def name_of(self, value: Any) -> str:
+        """Return the label of a function or class, with a number from the second of its kind on.
+
+        What a factory makes has one label, and so have lambdas: which of them stands where
+        counts too.
+        """
+        while issubclass(type(value), WrappedCallable):
+            value = value.__memoleo_wrapped__
+        label = label_of(value)
+        alike = self.named.setdefault(label, {})
+        number, _ = alike.setdefault(id(value), (len(alike), value))
+        return f"{label}#{number}" if number else label
+
     def result(self) -> Logic:
-        self.fact("root", label_of(self.root))
+        self.fact("root", self.name_of(self.root))
         self.follow(self.root, self.owner)
         while True:
             while self.pending:
@@ -218,44 +244,78 @@ class _Examination:
             self.pending.append((value, owner))
 
     def unit(self, value: Any, owner: type | None) -> None:
+        receiver = receiver_of(value)
+        if receiver is not UNSET:
+            self.method(value, receiver)
+            return
         inner = layer_below(value)
         if inner is not None:
             self.follow(inner, owner)
             if getattr(value, "__memoleo_wrapped__", None) is inner:
                 # Caching, timing and retrying change no result.
                 return
-            self.fact("layer", label_of(value), label_of(inner))
+            self.fact("layer", self.name_of(value), self.name_of(inner))
         if type(value) is FunctionType:
             self.function(value, owner)
         elif isinstance(value, type):
             self.class_(value)
-        elif type(value) is MethodType:
-            bound = value.__self__
-            self.follow(value.__func__, bound if isinstance(bound, type) else type(bound))
-            if not is_bare(bound):
-                self.hold(bound, "self")
         elif type(value).__name__ == "partial" and hasattr(value, "func"):
+            label = self.name_of(value)
+            self.fact("layer", label, self.name_of(value.func))
             self.follow(value.func)
-            self.hold([*value.args], "arguments of the partial")
-            self.hold(dict(value.keywords), "keywords of the partial")
-        elif inner is None and not isinstance(value, BuiltinFunctionType):
-            self.callable_object(value)
+            self.hold([*value.args], "arguments of the partial", label)
+            self.hold(dict(value.keywords), "keywords of the partial", label)
+        else:
+            self.callable_object(value, inner)
 
-    def callable_object(self, value: Any) -> None:
-        call = vars(type(value)).get("__call__")
-        if type(call) is not FunctionType:
+    def method(self, value: Any, receiver: Any) -> None:
+        label = self.name_of(value)
+        owner = receiver if isinstance(receiver, type) else type(receiver)
+        if hasattr(value, "__func__"):
+            self.fact("layer", label, self.name_of(value.__func__))
+            self.follow(value.__func__, owner)
+        if self.versioned and owner is receiver:
+            # The version stands for the code of the class; its name is what is left.
+            self.hold(class_name(owner), "self", label)
+        elif not is_bare(receiver):
+            self.hold(receiver, "self", label)
+
+    def callable_object(self, value: Any, inner: Any) -> None:
+        cls = type(value)
+        layers = (vars(layer) for layer in cls.__mro__)
+        call = next((layer["__call__"] for layer in layers if "__call__" in layer), None)
+        label = self.name_of(value)
+        if logic_below(call) is not None:
+            self.fact("layer", label, self.name_of(call))
+            self.follow(call, cls)
+        elif _is_in_its_module(value):
             return
-        self.follow(call, type(value))
-        if not is_bare(value):
-            self.hold(value, "self")
+        if inner is not None:
+            self.layer_object(value, inner, label)
+        elif not is_bare(value):
+            self.hold(value, "self", label)
 
-    def hold(self, value: Any, name: str) -> None:
+    def layer_object(self, value: Any, inner: Any, label: str) -> None:
+        """Take in what a decorator that is a class was told, beside the function below it."""
+        cls = type(value)
+        if not is_python_class(cls):
+            return
+        ours = self.package.holds(cls.__module__)
+        for name, item in instance_content(cls)(value).items():
+            if name.startswith("__") or item is inner:
+                continue
+            if isinstance(item, _SETTINGS) and self.versioned:
+                self.hold(item, name, label)
+            elif (ours or isinstance(item, _SETTINGS)) and (block := self.content(item)):
+                self.fact("held", label, name, block)
+
+    def hold(self, value: Any, name: str, label: str) -> None:
         cell = _Held(value)
-        self.cells[id(cell)] = (cell, name, "", self.home)
+        self.cells[id(cell)] = (cell, name, label, self.home)
 
     def function(self, func: FunctionType, owner: type | None) -> None:
         block, reads = _logic_of_code(func)
-        label = label_of(func)
+        label = self.name_of(func)
         self.fact("logic", label, block)
         if func is not self.root:
             self.defaults(func, label)
@@ -316,7 +376,7 @@ class _Examination:
         target = logic_below(value)
         if target is not None:
             if self.package.holds(home_of(target)) or self.package.holds(home_of(value)):
-                self.fact("reads", label, name, label_of(target))
+                self.fact("reads", label, name, self.name_of(value))
                 self.follow(value)
         elif is_constant_type(value) or is_record(value):
             self.constants.setdefault(place, value)
@@ -336,7 +396,7 @@ class _Examination:
 
     def member(self, value: Any, place: tuple[str, str], owner: type, label: str) -> None:
         for function in accessors(value):
-            self.fact("reads", label, ".".join(place), label_of(function))
+            self.fact("reads", label, ".".join(place), self.name_of(function))
             self.follow(function, owner)
             return
         if is_constant_type(value):
@@ -344,7 +404,7 @@ class _Examination:
 
     def class_(self, cls: type) -> None:
         module = sys.modules.get(cls.__module__)
-        label = class_name(cls)
+        label = self.name_of(cls)
         node = class_node(cls, vars(module)) if module is not None else None
         if node is None:
             self.class_without_source(cls, label)
@@ -367,7 +427,7 @@ class _Examination:
         for name, value in sorted(vars(cls).items()):
             for function in accessors(value):
                 if type(function) is FunctionType and self.package.holds(home_of(function)):
-                    self.fact("member", label, name, label_of(function))
+                    self.fact("member", label, name, self.name_of(function))
                     self.follow(function, cls)
                 break
             else:
@@ -380,7 +440,7 @@ class _Examination:
     def content(self, value: Any) -> bytes:
         """Return the content of a value in which functions stand for themselves by name."""
         try:
-            with labelled() as functions:
+            with labelled(self.name_of) as functions:
                 block = canonical(value)
         except Unkeyable:
             return b""
@@ -417,11 +477,11 @@ class _Examination:
         if isinstance(value, ModuleType):
             self.fact("cell", label, name, module_name(value.__name__))
             self.pins.append((cell, value))
-        elif logic_below(value) is not None and type(value) is not MethodType:
-            self.fact("cell", label, name, label_of(value))
+        elif logic_below(value) is not None and receiver_of(value) is UNSET:
+            self.fact("cell", label, name, self.name_of(value))
             self.follow(value)
             self.pins.append((cell, value))
-        elif not self.package.holds(home):
+        elif not self.package.holds(home) and not isinstance(cell, _Held):
             # A library's decorator keeps its own affairs beside what the user told it.
             if isinstance(value, _SETTINGS) and is_keyable(value):
                 self.count_live(cell, name, label)

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
+from memoleo._functions.callable import BoundCallable
+from memoleo._functions.compiled import UNSET
 from memoleo.keys._canonical import class_name, module_name
 
-__all__ = ["accessors", "home_of", "innermost", "label_of", "layer_below", "logic_below"]
+__all__ = [
+    "accessors",
+    "home_of",
+    "innermost",
+    "label_of",
+    "layer_below",
+    "logic_below",
+    "receiver_of",
+]
+
+_BOUND = (MethodType, BoundCallable, BuiltinFunctionType, MethodWrapperType)
+
+
+def receiver_of(value: Any) -> Any:
+    """Return what a method was reached through; `UNSET` if it was reached through nothing."""
+    # Asked of the type: a wrapper claims the class of what it wraps.
+    if not issubclass(type(value), _BOUND):
+        return UNSET
+    receiver = value.__self__
+    is_function = type(value) is BuiltinFunctionType and (
+        receiver is None or isinstance(receiver, ModuleType)
+    )
+    return UNSET if is_function else receiver
 
 
 def layer_below(value: Any) -> Any:
