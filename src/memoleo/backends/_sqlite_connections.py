@@ -47,8 +47,9 @@ _FORK_PATIENCE = 1.0
 _TURN = 2.0
 
 # Opening takes locks inside SQLite that no connection stands for yet. One at a time in a process,
-# and none during a fork; re-entrant, since every backend asks for it before a fork. Nobody waits
-# for it for long: a file of an older format is rewritten when it is opened.
+# and none while others are closed or during a fork; re-entrant, since every backend asks for it
+# before a fork. Nobody waits for it for long: a file of an older format is rewritten when it is
+# opened.
 _opening = Lock()
 
 
@@ -201,8 +202,16 @@ class Connections:
         with self._lock:
             links, self._links = list(self._links), weakref.WeakSet()
             self.local = threading.local()
-        for link in links:
-            link.close()
+        # Closing the last one empties the log into the file, under a lock of SQLite's: a thread
+        # that opens the file meanwhile waits here, instead of being refused.
+        turn = _opening
+        waited = turn.acquire(timeout=_TURN)
+        try:
+            for link in links:
+                link.close()
+        finally:
+            if waited:
+                turn.release()
 
     def _open_soon(self) -> Link:
         # What just failed would fail again, and each of many threads would wait for it in turn.
