@@ -902,6 +902,28 @@ class TestKinds:
         del stream
         assert f.peek(end == "raise") is None
 
+    async def test_cache_if_and_tags_get_what_a_generator_yielded(self, cache: Cache) -> None:
+        """Both are told a list, and what they do to it reaches neither caller nor cache."""
+        options: Any = {
+            "cache_if": lambda items: items == [[1], [2]],
+            "tags": lambda bound, items: [f"second:{items[1].pop()}"],
+        }
+
+        @content_cached(cache=cache, **options)
+        def f(n: int) -> Iterator[list[int]]:
+            yield [n]
+            yield [2]
+
+        @content_cached(cache=cache, **options)
+        async def g(n: int) -> AsyncIterator[list[int]]:
+            yield [n]
+            yield [2]
+
+        assert list(f(1)) == list(f(1)) == [item async for item in g(1)] == [[1], [2]]
+        assert list(f(3)) == [item async for item in g(3)] == [[3], [2]]
+        assert f.peek(3) is g.peek(3) is None
+        assert cache.clear(tag="second:2") == 2
+
     async def test_async_generators(self, cache: Cache) -> None:
         """An asynchronous generator is recorded and replayed; an early stop stores nothing."""
         calls: list[int] = []

@@ -407,7 +407,8 @@ def content_cached(
         "text" (Unicode NFC, case folded, white space collapsed), a callable, or a dictionary from
         parameters to either: applied to what is keyed, never to what is passed on
     cache_if
-        ``f(result) -> bool``: whether a result is stored
+        ``f(result) -> bool``: whether a result is stored; of a generator the result is the list
+        of what it yielded, also for `tags`
     tags
         names for clearing in groups, or ``f(bound_arguments, result)`` that returns them
     stale_while_revalidate

@@ -16,6 +16,7 @@ from memoleo._flow.parts import PartsMaker
 from memoleo._flow.policy import Freshness, Policy, tag_names
 from memoleo._flow.steps import Failed, Returned
 from memoleo._platform.interrupts import pass_on
+from memoleo._streams.stream import StreamCodec
 from memoleo.backends._protocol import Backend, Lease
 from memoleo.backends.tiered import TieredBackend
 from memoleo.codecs._protocol import Codec
@@ -182,14 +183,16 @@ class Store:
         policy = job.policy
         value = result.value
         try:
-            if policy.cache_if is not None and not policy.cache_if(value):
+            asked = policy.cache_if is not None or job.tags is not None
+            told = job.codec.told(value) if asked and type(job.codec) is StreamCodec else value
+            if policy.cache_if is not None and not policy.cache_if(told):
                 job.counters.local.cell.refused += 1
                 self.note(job, "refused", "cache_if refused its result")
                 self.tell(job, "refused")
                 return None
             tags = policy.tags
             if job.tags is not None:
-                tags = (*tags, *tag_names(job.tags(value)))
+                tags = (*tags, *tag_names(job.tags(told)))
             tokens = sum(policy.tokens(value)) if policy.tokens is not None else 0
             payload = job.codec.encode(value)
         except Exception as error:

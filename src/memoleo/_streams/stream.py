@@ -52,6 +52,10 @@ class StreamCodec:
         """Return the payload of items that are encoded already."""
         return _encode(value)
 
+    def told(self, value: tuple[list[bytes], bytes]) -> list[Any]:
+        """Return items that are encoded already as whoever is asked about a result sees them."""
+        return [*map(self.item.decode, value[0])]
+
     def decode(self, payload: bytes) -> Recorded:
         """Return everything that was recorded, decoded anew."""
         try:
