@@ -197,6 +197,7 @@ class TestConstruction:
             ("memory://?max_entris=3", "max_entries"),
             ("memory://?max_entries=0", "at least 1"),
             ("memory://?max_bytes=lots", "not a size"),
+            (f"memory://?max_bytes={'9' * 400}MB", "not a size"),
             ("sqlite://relative.db", "sqlite:///relative"),
             ("sqlite:///", "sqlite:///relative"),
         ],

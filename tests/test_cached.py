@@ -188,11 +188,12 @@ class TestFreshness:
         assert len(calls) == 2
         assert cache.get_stats()["total_entries"] == 0
 
-    def test_forever(self, cache: Cache, clock: FakeClock) -> None:
+    @pytest.mark.parametrize("ttl", ["forever", 10**400])
+    def test_forever(self, cache: Cache, clock: FakeClock, ttl: Any) -> None:
         """ "forever" outlives any time, also when the clock is set back."""
         calls: list[int] = []
 
-        @content_cached(cache=cache, ttl="forever")
+        @content_cached(cache=cache, ttl=ttl)
         def f(x: int) -> int:
             calls.append(x)
             return x

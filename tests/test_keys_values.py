@@ -569,6 +569,12 @@ def test_no_method_of_a_user_class_is_called() -> None:
         assert key([kind("ab")]) == key([kind("ab")])
         assert key([kind("ab")]) != key([kind("ba")])
 
+    def method(self: Any, value: int) -> None: ...
+
+    method_key = Keyer(method)
+    method_key.is_method = True
+    assert method_key.key((Hostile("ab"), 1), {}) != method_key.key((Hostile("ba"), 1), {})
+
 
 class Celsius:
     def __init__(self, degrees: float) -> None:

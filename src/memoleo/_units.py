@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from math import inf, isinf, isnan
+from math import inf, isfinite, isinf, isnan
 
 from memoleo.errors import ConfigError
 
@@ -54,7 +54,10 @@ def parse_duration(value: Duration, what: str = "ttl") -> float:
         elif value.strip() == "forever":
             seconds = inf
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and not isnan(value):
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = inf
     if seconds is None or seconds < 0:
         raise ConfigError(
             f"{what}={value!r} is not a duration: give seconds, a timedelta, "
@@ -77,8 +80,8 @@ def parse_size(value: int | str, what: str = "max_bytes") -> int:
         return value
     if isinstance(value, str):
         match = _SIZE.fullmatch(value)
-        if match:
-            return int(float(match[1]) * _BYTES[match[2]])
+        if match and isfinite(size := float(match[1]) * _BYTES[match[2]]):
+            return int(size)
     raise ConfigError(
         f'{what}={value!r} is not a size: give bytes, or text such as "500MB" or "2GiB"'
     )

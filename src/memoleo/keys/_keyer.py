@@ -220,7 +220,7 @@ class Keyer:
         if self._is_method:
             if not args:
                 args, kwargs = self._with_instance_first(kwargs)
-            of_class = isinstance(args[0], type)
+            of_class = issubclass(type(args[0]), type)
             mark = (args[0] if of_class else type(args[0]), of_class)
         if mark not in self._views:
             self.key(args, kwargs)
@@ -251,7 +251,7 @@ class Keyer:
             return self._recipes.get((None, False))
         if not args or self._parameters[0].kind > POSITIONAL:
             return None
-        of_class = isinstance(args[0], type)
+        of_class = issubclass(type(args[0]), type)
         return self._recipes.get((args[0] if of_class else type(args[0]), of_class))
 
     def _first_key(self, /, *args: Any, **kwargs: Any) -> bytes:
@@ -266,8 +266,8 @@ class Keyer:
             # `Class.method(self=…)`: rare, and it must not have a key of its own.
             args, kwargs = self._with_instance_first(kwargs)
         instance = args[0]
-        # A class method is called on the class itself.
-        of_class = isinstance(instance, type)
+        # A class method is called on the class itself. (`isinstance` would ask the instance.)
+        of_class = issubclass(type(instance), type)
         owner = instance if of_class else type(instance)
         plans = self._class_plans if of_class else self._plans
         plan = plans.get(owner)
