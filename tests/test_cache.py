@@ -200,6 +200,7 @@ class TestConstruction:
             (f"memory://?max_bytes={'9' * 400}MB", "not a size"),
             ("sqlite://relative.db", "sqlite:///relative"),
             ("sqlite:///", "sqlite:///relative"),
+            ("sqlite:///notes/#1/cache.db", "%23"),
         ],
     )
     def test_wrong_urls(self, url: str, words: str) -> None:

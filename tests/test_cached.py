@@ -188,7 +188,7 @@ class TestFreshness:
         assert len(calls) == 2
         assert cache.get_stats()["total_entries"] == 0
 
-    @pytest.mark.parametrize("ttl", ["forever", 10**400])
+    @pytest.mark.parametrize("ttl", ["forever", 10**400], ids=["text", "number"])
     def test_forever(self, cache: Cache, clock: FakeClock, ttl: Any) -> None:
         """ "forever" outlives any time, also when the clock is set back."""
         calls: list[int] = []
@@ -469,6 +469,8 @@ class TestOptions:
             ({"ttl": "soon"}, "ttl"),
             ({"ttl": -1}, "ttl"),
             ({"ttl": True}, "ttl"),
+            ({"ttl": float("nan")}, "ttl"),
+            ({"ttl": -(10**400)}, "ttl"),
             ({"stale_if_error": "x"}, "stale_if_error"),
             ({"ignore": ("nope",)}, "nope"),
             ({"normalize": {"nope": "text"}}, "nope"),

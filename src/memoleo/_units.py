@@ -53,12 +53,12 @@ def parse_duration(value: Duration, what: str = "ttl") -> float:
             seconds = float(match[1]) * _SECONDS[match[2]]
         elif value.strip() == "forever":
             seconds = inf
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and not isnan(value):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             seconds = float(value)
         except OverflowError:
-            seconds = inf
-    if seconds is None or seconds < 0:
+            seconds = inf if value > 0 else None
+    if seconds is None or isnan(seconds) or seconds < 0:
         raise ConfigError(
             f"{what}={value!r} is not a duration: give seconds, a timedelta, "
             'or text such as "250ms", "90s", "15m", "24h", "30d" or "forever"'

@@ -35,6 +35,8 @@ def open_backend(url: str) -> Backend:
         raise ConfigError(f"{shown_url(url)!r} is no URL: {error}") from None
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"{shown_url(url)!r}: a cache URL begins with {_SHOWN}")
+    if parts.fragment:
+        raise ConfigError(f"{shown_url(url)!r}: write # as %23")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme == "memory":
         if parts.netloc or parts.path.strip("/"):
