@@ -226,7 +226,7 @@ def test_waiting_for_a_run_saves_no_time(cache, outcome):
     """Who waits for another's run, in this process or another, shares it and saves less time."""
     job = cache.calls.job(b"k" * 32, Policy(type="t"), lambda: None)
     driver = cache.calls.driver
-    turn = Turn(driver.store, driver._flights, job, Intent.ANSWER, None)
+    turn = Turn(driver.store, driver._flights, job, Intent.ANSWER, iter(()))
     with turn.waiting():
         pass
     assert turn.waited > 0

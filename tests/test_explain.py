@@ -657,17 +657,22 @@ class TestBytesAtHand:
         keyer, maker = Keyer(_many, version=1), PartsMaker(MemoryBackend())
         key = keyer.key(self.ARGUMENTS, {})
 
-        at_hand = keyer.describe(self.ARGUMENTS, {}, key)
-        anew = keyer.describe(self.ARGUMENTS, {}, key)
+        latest, at_hand = keyer.latest.made
+        anew = keyer.describe(self.ARGUMENTS, {})
 
+        assert latest is key
+        assert at_hand is not None
         assert at_hand.blocks is not None
         assert anew.blocks is None
         assert at_hand.values == anew.values
         assert maker.parts(at_hand) == maker.parts(anew)
 
-    def test_they_are_those_of_the_key_that_is_asked_for(self) -> None:
+    def test_they_are_those_of_the_latest_key(self) -> None:
         keyer = Keyer(_many, version=1)
         mine = keyer.key(("mine",), {})
         keyer.key(("another's",), {})
 
-        assert keyer.describe(("mine",), {}, mine).values[0] == "mine"
+        latest, description = keyer.latest.made
+        assert latest != mine
+        assert description is not None
+        assert description.values[0] == "another's"

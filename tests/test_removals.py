@@ -128,7 +128,7 @@ def test_those_who_wait_share_one_new_run(cache: Cache) -> None:
         flights = cache.calls.driver._flights
         (flight,) = flights._flights.values()
         late = [pool.submit(read, 1) for _ in range(waiting)]
-        while flight._future is None or len(flight._future._condition._waiters) < waiting:
+        while flight.joined is None or len(flight.joined._condition._waiters) < waiting:
             threading.Event().wait(0.001)
         source.truth = "new"
         read.invalidate(1)

@@ -53,7 +53,7 @@ def in_threads(function: Callable[[], Any], count: int = MANY) -> list[Any]:
 def followers(cache: Cache) -> int:
     """How many callers wait for somebody else's computation right now."""
     flights = list(cache.calls.driver._flights._flights.values())
-    futures: list[Any] = [flight._future for flight in flights if flight._future is not None]
+    futures: list[Any] = [flight.joined for flight in flights if flight.joined is not None]
     return sum(len(future._done_callbacks) + len(future._condition._waiters) for future in futures)
 
 

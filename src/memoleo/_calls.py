@@ -16,7 +16,6 @@ from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Freshness, Policy
 from memoleo._flow.reader import (
     NOT_LOOKED,
-    NOTHING,
     Missed,
     Streak,
     memory_lookup,
@@ -27,7 +26,6 @@ from memoleo._flow.remembered import Remembered, variant_key
 from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job, Store
-from memoleo._flow.turn import Turn
 from memoleo._functions.compiled import Fragment
 from memoleo._stored import StoredEntry
 from memoleo._streams.stream import LateStream, StreamCodec
@@ -111,7 +109,7 @@ class Calls:
         streamed: bool = False,
         codec: Codec | None = None,
         place: Callable[[], bytes | None] | None = None,
-        describe: Callable[[], Description] | None = None,
+        describe: Description | Callable[[], Description] | None = None,
     ) -> Job:
         """Return one call, ready for `call`, `acall`, `stream` or `astream`; see `Job`."""
         keeper.wake()
@@ -179,7 +177,7 @@ class Calls:
         if intent is None:
             return job.compute()
         if job.policy.variants != 1:
-            job = self._variant(job)
+            job = self.variant(job)
         found = None if intent is Intent.REFRESH else self._found(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=False)
@@ -193,33 +191,33 @@ class Calls:
         if intent is None:
             return await job.compute()
         if job.policy.variants != 1:
-            job = self._variant(job)
+            job = self.variant(job)
         found = None if intent is Intent.REFRESH else await self._afound(job, missed)
         if found is not None and intent is Intent.ANSWER:
             self.verifier.consider(job, found, in_loop=True)
         return await self.driver.arun(job, intent, found)
 
-    def begin(self, job: Job, missed: Missed) -> Turn:
-        """Do what comes before the function of a plain call is run, or instead of it.
+    def found(self, job: Job, missed: Missed) -> Entry | None:
+        """Return what is stored for a call that is to be answered; it may be verified.
 
-        Whoever asks for it runs the function if `Turn.outcome` is `None`, lets `driver` perform
-        what comes after it, and then concludes the turn.
+        Parameters
+        ----------
+        job
+            the call
+        missed
+            what a lookup found out already
         """
-        if job.policy.variants != 1:
-            job = self._variant(job)
-        found = None if missed is NOTHING else self._found(job, missed)
+        found = self._found(job, missed)
         if found is not None:
             self.verifier.consider(job, found, in_loop=False)
-        return self.driver.begin(job, Intent.ANSWER, found)
+        return found
 
-    async def abegin(self, job: Job, missed: Missed) -> Turn:
-        """Do what `begin` does, for a function that is awaited."""
-        if job.policy.variants != 1:
-            job = self._variant(job)
-        found = None if missed is NOTHING else await self._afound(job, missed)
+    async def afound(self, job: Job, missed: Missed) -> Entry | None:
+        """Do what `found` does, for a function that is awaited."""
+        found = await self._afound(job, missed)
         if found is not None:
             self.verifier.consider(job, found, in_loop=True)
-        return await self.driver.abegin(job, Intent.ANSWER, found)
+        return found
 
     def _found(self, job: Job, missed: Missed) -> Entry | None:
         if not missed.looked:
@@ -289,6 +287,7 @@ class Calls:
             return None
         return _INTENTS.get(mode.get()) if asked is None else asked
 
-    def _variant(self, job: Job) -> Job:
+    def variant(self, job: Job) -> Job:
+        """Return a call as the one of its variants whose turn it is."""
         turn = self._remembered.turn(job.key, job.policy.variants)
         return msgspec.structs.replace(job, key=variant_key(job.key, turn))

@@ -26,7 +26,7 @@ from memoleo._decorators.hot import compile_call, exchange, stub
 from memoleo._explaining.explain import Explanation
 from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Policy, make_policy
-from memoleo._flow.reader import NOTHING, Missed, Streak
+from memoleo._flow.reader import Streak
 from memoleo._flow.store import Job
 from memoleo._functions.callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._functions.compiled import UNSET
@@ -167,7 +167,7 @@ class CachedFunction(WrappedCallable[P, R]):
         except TypeError:
             # The arguments don't fit: the function itself says so best.
             return None
-        job = self._job(key, partial(self.__wrapped__, *args, **kwargs), self._at())
+        job = self._job(self._at(), key, partial(self.__wrapped__, *args, **kwargs))
         if not self._attached.compiled:
             self._attached.compiled = True
             if not self._streamed and job.freshness.ttl > 0:
@@ -176,20 +176,26 @@ class CachedFunction(WrappedCallable[P, R]):
 
     def _compile(self, job: Job, args: tuple[Any, ...]) -> None:
         """Compile what answers plain calls from now on, under the present cache and settings."""
-        calls = self._attached.cache.calls  # type: ignore[union-attr]
+        attached = self._attached
+        calls = attached.cache.calls  # type: ignore[union-attr]
         driver = calls.driver
         awaits = self._awaits
         call = compile_call(
             self.__wrapped__,
             self._keyer.parameters if hands_on(self.__wrapped__) else None,
             self._keyer.recipe(args),
-            calls.lookup(job, self._attached.streak),
+            calls.lookup(job, attached.streak),
+            # What is stale must be found before there is a lead.
+            None if self._policy.keep else attached.streak,
             keyer=self._keyer,
-            cache=self._attached.cache,
-            settings=self._attached.settings,
+            cache=attached.cache,
+            settings=attached.settings,
             is_default=self._cache is None,
             slowly=self._slowly,
-            begin=partial(self._turn, self._attached, calls.abegin if awaits else calls.begin),
+            counters=attached.counters,
+            job=self._maker(attached),
+            found=calls.afound if awaits else calls.found,
+            begin=driver.abegin if awaits else driver.begin,
             perform=driver.aperform if awaits else driver.perform,
             awaits=awaits,
         )
@@ -198,19 +204,6 @@ class CachedFunction(WrappedCallable[P, R]):
             exchange(self._entry, call)  # type: ignore[arg-type]
         else:
             self._enter_by(call)
-
-    def _turn(
-        self,
-        attached: _Attached,
-        begin: Callable[[Job, Missed], Any],
-        key: bytes,
-        missed: Missed,
-        compute: partial[Any],
-    ) -> Any:
-        # What is stale must be found before there is a lead.
-        if attached.streak.is_long(attached.counters.local.cell.hits) and not self._policy.keep:
-            missed = NOTHING
-        return begin(self._job(key, compute, attached), missed)
 
     def _perform(self, job: Job, intent: Intent | None = None) -> Any:
         return self._at().cache.calls.call(job, intent)
@@ -229,9 +222,17 @@ class CachedFunction(WrappedCallable[P, R]):
 
     def _job_of(self, args: Any, kwargs: Any) -> Job:
         compute = partial(self.__wrapped__, *args, **kwargs)
-        return self._job(self._keyer.key(args, kwargs), compute, self._at())
+        return self._job(self._at(), self._keyer.key(args, kwargs), compute)
 
-    def _job(self, key: bytes, compute: partial[Any], attached: _Attached) -> Job:
+    def _maker(self, attached: _Attached) -> Callable[[bytes, partial[Any]], Job]:
+        """Return what makes a call that is answered from the store."""
+        make = partial(self._job, attached)
+        if self._policy.variants == 1:
+            return make
+        calls = attached.cache.calls  # type: ignore[union-attr]
+        return lambda key, compute: calls.variant(make(key, compute))
+
+    def _job(self, attached: _Attached, key: bytes, compute: partial[Any]) -> Job:
         alike = attached.job
         if alike is None:
             calls = attached.cache.calls  # type: ignore[union-attr]
@@ -239,7 +240,10 @@ class CachedFunction(WrappedCallable[P, R]):
                 b"", self._policy, _nothing, counters=attached.counters, streamed=self._streamed
             )
         args, kwargs = compute.args, compute.keywords
-        describe = partial(self._keyer.describe, args, kwargs, key)
+        describe: Any
+        latest, describe = self._keyer.latest.made
+        if latest is not key:
+            describe = partial(self._keyer.describe, args, kwargs)
         if self._tags is None:
             return replace(alike, key=key, compute=compute, describe=describe)
         tags = partial(self._tagged, args, kwargs)

@@ -21,7 +21,10 @@ from typing import Any
 from memoleo import _switch
 from memoleo._cache import default
 from memoleo._flow.drive import conclude
-from memoleo._flow.reader import IN_A_ROW, no_lookup
+from memoleo._flow.flow import Intent
+from memoleo._flow.reader import IN_A_ROW, NOTHING, Streak, no_lookup
+from memoleo._flow.steps import Returned
+from memoleo._flow.store import Job
 from memoleo._functions.compiled import (
     KEYWORD_ONLY,
     VAR_KEYWORD,
@@ -36,6 +39,7 @@ from memoleo._switch import Mode, mode
 from memoleo.config import _settings
 from memoleo.errors import KeyingError
 from memoleo.keys._keyer import Recipe
+from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["compile_call", "exchange", "stub"]
 
@@ -51,15 +55,23 @@ except $KeyingError:
 except $TypeError:
  return {await_}$function({arguments})
 {lookup}
-$turn = {await_}$begin($key, $missed, $partial($function, {arguments}))
+{streak}
+$this = $job($key, $partial($function, {arguments}))
+$entry = None if $missed is $NOTHING else {await_}$found($this, $missed)
+$turn = {await_}$begin($this, $ANSWER, $entry)
 if $turn.outcome is None:
  try:
   $value = {await_}$function({arguments})
  except $BaseException as $error:
-  {await_}$perform($turn, $turn.failed($error))
+  {await_}$perform($turn, $turn.ended(None, $error))
  else:
-  {await_}$perform($turn, $turn.returned($value))
-return $conclude($turn)"""
+  {await_}$perform($turn, $turn.ended($value))
+return $turn.outcome.value if $type($turn.outcome) is $Returned else $conclude($turn)"""
+
+
+_STREAK = """\
+if $streak.is_long($local.cell.hits):
+ $missed = $NOTHING"""
 
 
 def stub(slowly: Callable[..., Any], name: str, *, awaits: bool) -> FunctionType:
@@ -84,12 +96,16 @@ def compile_call(
     parameters: Sequence[Parameter] | None,
     recipe: Recipe | None,
     lookup: Fragment | None,
+    streak: Streak | None,
     *,
     keyer: Any,
     cache: Any,
     settings: Any,
     is_default: bool,
     slowly: Callable[..., Any],
+    counters: CacheCounters,
+    job: Callable[[bytes, partial[Any]], Job],
+    found: Callable[..., Any],
     begin: Callable[..., Any],
     perform: Callable[..., Any],
     awaits: bool,
@@ -106,12 +122,20 @@ def compile_call(
         how its keys are made; `None` if that is not the same for long
     lookup
         how a fresh entry is found; `None` if only the flow knows
+    streak
+        counts misses in a row, which go without a look; `None` to look always
     keyer
         makes the keys that `recipe` doesn't
     cache, settings, is_default
         what it holds for, and whether the cache is only the default one until there is another
     slowly
         answers the calls that aren't plain, from their positional and keyword arguments
+    counters
+        where calls are counted
+    job
+        makes a call of its key and what runs the function
+    found
+        returns the entry of a call, if there is one, from what the lookup found out
     begin, perform
         what is done before and after the function is run; see `Driver`
     awaits
@@ -131,6 +155,10 @@ def compile_call(
         "slowly": slowly,
         "function": function,
         "keyer": keyer,
+        "NOTHING": NOTHING,
+        "ANSWER": Intent.ANSWER,
+        "job": job,
+        "found": found,
         "begin": begin,
         "perform": perform,
         "conclude": conclude,
@@ -138,8 +166,11 @@ def compile_call(
         "KeyingError": KeyingError,
         "TypeError": TypeError,
         "BaseException": BaseException,
+        "Returned": Returned,
         "type": type,
     }
+    if streak is not None:
+        names["streak"], names["local"] = streak, counters.local
     if parameters is None or recipe is None:
         key, key_names = Fragment(make, {})
     else:
@@ -157,6 +188,7 @@ def compile_call(
         arguments=arguments,
         key=nested(key),
         lookup=lookup.lines,
+        streak="" if streak is None else _STREAK,
     )
     fragment = Fragment(text, {**key_names, **lookup.names, **names})
     return compile_function(

@@ -210,8 +210,9 @@ class _Case:
         self.searched: int | None = None
 
     def describe(self, job: Job) -> None:
-        if job.describe is not None:
-            description: Description = job.describe()
+        described = job.describe
+        if described is not None:
+            description = described if isinstance(described, Description) else described()
             previews = _settings.current().explain == "previews"
             self.parts = self.store.parts.parts(description, previews=previews)
             self.portrait = self.store.parts.sealed(description.portrait)

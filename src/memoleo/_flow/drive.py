@@ -12,10 +12,10 @@ from typing import Any
 
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._flow.flow import Intent
+from memoleo._flow.flow import Intent, flow
 from memoleo._flow.remembered import Remembered
 from memoleo._flow.removals import Removal
-from memoleo._flow.singleflight import Flight, flights_of
+from memoleo._flow.singleflight import Flight, flights_of, running
 from memoleo._flow.steps import (
     Alone,
     Call,
@@ -29,7 +29,7 @@ from memoleo._flow.steps import (
     Spawn,
 )
 from memoleo._flow.store import Job, Store, said
-from memoleo._flow.turn import Turn, keep
+from memoleo._flow.turn import Turn
 from memoleo._streams.stream import arecord, areplay, record, replay
 from memoleo.backends._protocol import place_of
 
@@ -66,7 +66,8 @@ class Driver:
 
     def begin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what comes before the user's function; see `Turn.outcome` for what comes next."""
-        turn = Turn(self.store, self._flights, job, intent, found)
+        steps = flow(intent, job.freshness, found, job.streamed)
+        turn = Turn(self.store, self._flights, job, intent, steps)
         self.perform(turn, None)
         return turn
 
@@ -91,7 +92,10 @@ class Driver:
         began
             what `removals` said when it began
         """
-        keep(self.store, self._flights, job, result, began)
+        steps = flow(Intent.ANSWER, job.freshness, None, job.streamed)
+        turn = Turn(self.store, self._flights, job, Intent.ANSWER, steps)
+        turn.removals = began
+        turn.save(result)
 
     def run(self, job: Job, intent: Intent, found: Entry | None) -> Any:
         """Perform a call, waiting in the current thread; return its value or raise its error."""
@@ -102,9 +106,9 @@ class Driver:
                 if job.streamed:
                     value = record(value, turn.recording())
             except BaseException as error:
-                self.perform(turn, turn.failed(error))
+                self.perform(turn, turn.ended(None, error))
             else:
-                self.perform(turn, turn.returned(value))
+                self.perform(turn, turn.ended(value))
         return conclude(turn)
 
     def perform(self, turn: Turn, answer: Any) -> None:
@@ -115,7 +119,7 @@ class Driver:
         turn
             the call
         answer
-            what comes of the step before: after the function, `Turn.returned` or `Turn.failed`
+            what comes of the step before: after the function, `Turn.ended`
         """
         send = turn.steps.send
         try:
@@ -126,8 +130,11 @@ class Driver:
                 elif type(step) is Call:
                     return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
-                    answer = None
                     turn.save(step.result)
+                    turn.outcome = step.result
+                    # Not by `send`, which would raise that it is at its end.
+                    next(turn.steps, None)
+                    return
                 elif type(step) is Spawn:
                     answer = None
                     self._spawn(turn.job)
@@ -144,7 +151,8 @@ class Driver:
 
     async def abegin(self, job: Job, intent: Intent, found: Entry | None) -> Turn:
         """Do what `begin` does, waiting in the current task."""
-        turn = Turn(self.store, self._flights, job, intent, found)
+        steps = flow(intent, job.freshness, found, job.streamed)
+        turn = Turn(self.store, self._flights, job, intent, steps)
         await self.aperform(turn, None)
         return turn
 
@@ -156,9 +164,9 @@ class Driver:
                 value = job.compute()
                 value = await (arecord(value, turn.recording()) if job.streamed else value)
             except BaseException as error:
-                await self.aperform(turn, turn.failed(error))
+                await self.aperform(turn, turn.ended(None, error))
             else:
-                await self.aperform(turn, turn.returned(value))
+                await self.aperform(turn, turn.ended(value))
         return conclude(turn)
 
     async def aperform(self, turn: Turn, answer: Any) -> None:
@@ -173,11 +181,14 @@ class Driver:
                 elif type(step) is Call:
                     return turn.begin_call(missed=step.missed)
                 elif type(step) is Save:
-                    answer = None
                     if remote:
                         await in_thread(partial(turn.save, step.result))
                     else:
                         turn.save(step.result)
+                    turn.outcome = step.result
+                    # Not by `send`, which would raise that it is at its end.
+                    next(turn.steps, None)
+                    return
                 elif remote and type(step) is Leave:
                     answer = None
                     await in_thread(partial(turn.land, step.entry, failed=step.failed))
@@ -196,7 +207,7 @@ class Driver:
             raise
 
     def _lead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
-        flight = turn.flight = Flight(turn.job, None)
+        flight = turn.flight = Flight(turn.job.key, turn.job)
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None
@@ -248,7 +259,7 @@ class Driver:
             # Another event loop than asyncio's, or none: nobody could be waited for.
             found = self.store.load(turn.job)
             return _LEADING if found is None else Leading(found)
-        flight = turn.flight = Flight(turn.job, loop)
+        flight = turn.flight = Flight(turn.job.key, turn.job, loop, running(loop))
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None

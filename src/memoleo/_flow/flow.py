@@ -30,7 +30,7 @@ from memoleo._flow.steps import (
     Unsee,
 )
 
-__all__ = ["Intent", "flow"]
+__all__ = ["Flow", "Intent", "flow"]
 
 Outcome = Returned | Failed
 Flow = Generator[Step, Any, Outcome]
@@ -55,7 +55,7 @@ class Intent(enum.Enum):
     OBSERVE = "observe"
 
 
-def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed: bool) -> Flow:
+def flow(intent: Intent, freshness: Freshness, found: Entry | None, streamed: bool) -> Flow:
     """Return the steps of one call.
 
     Parameters
@@ -70,64 +70,32 @@ def flow(intent: Intent, freshness: Freshness, *, found: Entry | None, streamed:
         the result is an iterator, which stores itself once it is exhausted; every caller
         consumes its own
     """
-    if intent is Intent.REFRESH:
-        return _compute(None, freshness, lead=False, streamed=streamed)
-    if intent is Intent.REVALIDATE:
-        return _revalidate(freshness, streamed=streamed)
-    if intent is Intent.OBSERVE:
-        return _observe(freshness, found)
-    if found is None:
-        return _compute(None, freshness, lead=not streamed, streamed=streamed, looked=False)
-    return _answer(freshness, found, streamed=streamed)
-
-
-def _answer(freshness: Freshness, found: Entry, *, streamed: bool) -> Flow:
     fallback: Entry | None = None
     opened: Returned | None
-    now = yield _NOW
-    if freshness.fresh(found.created, now):
-        opened = yield Open(found)
+    if intent is Intent.REVALIDATE:
+        return (yield from _revalidate(freshness, streamed=streamed))
+    if intent is Intent.OBSERVE:
+        return (yield from _observe(freshness, found))
+    if found is not None and intent is Intent.ANSWER:
+        opened, fallback = yield from _serve(freshness, found)
         if opened is not None:
-            yield Count("hit", found)
             return opened
-    elif freshness.revalidates(found.created, now):
-        opened = yield Open(found)
-        if opened is not None:
-            yield Count("stale", found)
-            yield _SPAWN
-            return opened
-    else:
-        yield Count("expired")
-        if freshness.excuses(found.created, now):
-            fallback = found
-    return (yield from _compute(fallback, freshness, lead=not streamed, streamed=streamed))
-
-
-def _compute(
-    fallback: Entry | None,
-    freshness: Freshness,
-    *,
-    lead: bool,
-    streamed: bool,
-    looked: bool = True,
-) -> Flow:
     leading = False
-    opened: Returned | None
-    for _ in range(_FLIGHTS if lead else 0):
+    for _ in range(0 if streamed or intent is Intent.REFRESH else _FLIGHTS):
         ticket = yield _LEAD
         if isinstance(ticket, Leading):
             leading = True
             # A second look: another may have finished before this one took the lead.
-            found = ticket.entry
-            if found is None:
+            again = ticket.entry
+            if again is None:
                 break
-            if freshness.fresh(found.created, (yield _NOW)):
-                opened = yield Open(found)
+            if freshness.fresh(again.created, (yield _NOW)):
+                opened = yield Open(again)
                 if opened is not None:
-                    yield Leave(found)
-                    yield Count("hit", found)
+                    yield Leave(again)
+                    yield Count("hit", again)
                     return opened
-            elif not looked:
+            elif found is None:
                 yield Count("expired")
             break
         if not isinstance(ticket, Followed):
@@ -157,6 +125,27 @@ def _compute(
         return result
     yield Count("stale_if_error", fallback, result.error)
     return opened
+
+
+def _serve(
+    freshness: Freshness, found: Entry
+) -> Generator[Step, Any, tuple[Returned | None, Entry | None]]:
+    """Return what an entry serves now, and the entry if it may serve a call that fails."""
+    opened: Returned | None
+    now = yield _NOW
+    if freshness.fresh(found.created, now):
+        opened = yield Open(found)
+        if opened is not None:
+            yield Count("hit", found)
+        return opened, None
+    if freshness.revalidates(found.created, now):
+        opened = yield Open(found)
+        if opened is not None:
+            yield Count("stale", found)
+            yield _SPAWN
+        return opened, None
+    yield Count("expired")
+    return None, found if freshness.excuses(found.created, now) else None
 
 
 def _revalidate(freshness: Freshness, *, streamed: bool) -> Flow:

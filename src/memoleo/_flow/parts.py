@@ -149,15 +149,18 @@ class PartsMaker:
         self._known: dict[bytes, tuple[bytes, Inner | None]] = {}
         self._names: dict[tuple[Any, ...], bytes] = {}
 
-    def make(self, describe: Callable[[], Description]) -> bytes:
+    def make(self, describe: Description | Callable[[], Description]) -> bytes:
         """Return the parts of a key for its entry; empty if they are switched off, or fail."""
         try:
-            level = _settings.current().explain
+            level = (_settings.in_force or _settings.current()).explain
             if level == "off":
                 return b""
-            description = describe()
-            named = self._named(description.portrait)
-            block = _encode(self._parts(description, named, previews=level == "previews"))
+            description = describe if isinstance(describe, Description) else describe()
+            portrait = description.portrait
+            named = self._portraits.get(id(portrait))
+            if named is None or named.portrait is not portrait:
+                named = self._name(portrait)
+            block = _encode(self._parts(description, named, level == "previews"))
         except Exception as error:
             pass_on(error)
             # An entry without parts is as good as one with them.
@@ -179,9 +182,9 @@ class PartsMaker:
 
     def parts(self, description: Description, *, previews: bool = False) -> Parts:
         """Return the parts of a key."""
-        return self._parts(description, self._named(description.portrait), previews=previews)
+        return self._parts(description, self._name(description.portrait), previews)
 
-    def _parts(self, description: Description, named: _Named, *, previews: bool) -> Parts:
+    def _parts(self, description: Description, named: _Named, previews: bool) -> Parts:
         given, blocks = description.given, description.blocks
         encode: Callable[[Any], bytes] = encode_plain
         if blocks is None:
@@ -292,18 +295,16 @@ class PartsMaker:
         # Last of all: others take it as the sign that the rest is there.
         self._secret = secret
 
-    def _named(self, portrait: Portrait) -> _Named:
-        named = self._portraits.get(id(portrait))
-        return named if named is not None and named.portrait is portrait else self._name(portrait)
-
     def _name(self, portrait: Portrait) -> _Named:
         name = hashlib.sha256(_encode(self.sealed(portrait))).digest()[:_WHOLE]
         # What keeps no notes is never asked to.
         due = float("inf") if self._notes is None else float("-inf")
         with self._lock:
-            if len(self._portraits) >= _MOST_KNOWN:
-                self._portraits.clear()
-            named = self._portraits[id(portrait)] = _Named(portrait, name, due)
+            named = self._portraits.get(id(portrait))
+            if named is None or named.portrait is not portrait:
+                if len(self._portraits) >= _MOST_KNOWN:
+                    self._portraits.clear()
+                named = self._portraits[id(portrait)] = _Named(portrait, name, due)
         return named
 
     def _note(self, named: _Named) -> None:

@@ -21,7 +21,7 @@ class Removal(msgspec.Struct, frozen=True):
     type, tag, label
         as for `Backend.clear`
     by
-        the `id` of the run whose own result replaces the rest; 0 for none
+        the number of the run whose own result replaces the rest; 0 for none
     """
 
     keys: frozenset[bytes] | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Hashable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from memoleo._flow.removals import Removal
 from memoleo._flow.steps import Followed
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["Flight", "Flights", "enter", "flights_of", "leave"]
+__all__ = ["Around", "Flight", "Flights", "flights_of", "leading", "running"]
 
 
 _RECENT = 1024
@@ -32,34 +34,41 @@ _KEYS = 16_384
 """Keys that are remembered as removed; a run that saw more of them go leaves nothing."""
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """The computation of one key, and those who wait for it.
 
     Parameters
     ----------
-    job
-        the call that computes it
-    loop
-        the event loop in which a task computes it; `None` for a thread
-
-    Attributes
-    ----------
     key
         what is computed
     job
-        `None` once it is over: what was started from it may live long, and has no use for arguments
+        the call that computes it; `None` once it is over: what was started from it may live long,
+        and has no use for arguments
+    loop
+        the event loop in which a task computes it; `None` for a thread
+    task
+        names that task
+    thread
+        where it is computed
+    lease
+        what keeps other processes from computing it
+    outcome
+        how it ended
     """
 
+    key: bytes
+    job: Job | None
+    loop: asyncio.AbstractEventLoop | None = None
+    task: Hashable = None
+    thread: int = msgspec.field(default_factory=threading.get_ident)
     lease: Lease | None = None
     outcome: Followed | None = None
-    _future: Future[Followed] | None = None
+    joined: Future[Followed] | None = None
 
-    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop | None) -> None:
-        self.key = job.key
-        self.job: Job | None = job
-        self.loop = loop
-        self.thread = threading.get_ident()
-        self.owner: Hashable = self.thread if loop is None else _caller(loop)
+    @property
+    def owner(self) -> Hashable:
+        """Who computes it: a task, or a thread."""
+        return self.thread if self.loop is None else self.task
 
     @property
     def is_over(self) -> bool:
@@ -69,11 +78,11 @@ class Flight:
     @property
     def future(self) -> Future[Followed]:
         """What followers wait for; there is one as soon as somebody follows."""
-        assert self._future is not None
-        return self._future
+        assert self.joined is not None
+        return self.joined
 
 
-def _caller(loop: asyncio.AbstractEventLoop | None) -> Hashable:
+def running(loop: asyncio.AbstractEventLoop | None) -> Hashable:
     """Return who runs now: a task, or a thread."""
     if loop is None:
         return threading.get_ident()
@@ -82,7 +91,7 @@ def _caller(loop: asyncio.AbstractEventLoop | None) -> Hashable:
     return id(asyncio.current_task(loop))
 
 
-def _running() -> Future[Followed]:
+def _future() -> Future[Followed]:
     # Imported where somebody waits: most calls meet nobody, and it is slow to import.
     with importing:
         from concurrent.futures import Future
@@ -94,7 +103,11 @@ def _running() -> Future[Followed]:
     return future
 
 
-_leading: ContextVar[tuple[Flight, ...]] = ContextVar("memoleo_leading", default=())
+Around = tuple[Flight, "Around | None"]
+"""A flight, and those around it."""
+
+leading: ContextVar[Around | None] = ContextVar("memoleo_leading", default=None)
+"""The flights that the current context, and what is started from it, is part of."""
 
 
 class _Waits:
@@ -110,7 +123,11 @@ class _Waits:
 
     def begin(self, caller: Hashable, flight: Flight, *, blocking: bool) -> bool:
         """Note that `caller` waits, unless the one it waits for would wait for the caller."""
-        mine = _leading.get()
+        mine = set()
+        around = leading.get()
+        while around is not None:
+            one, around = around
+            mine.add(one)
         thread = threading.get_ident()
         with self._lock:
             ahead: Flight | None = flight
@@ -216,28 +233,26 @@ class Flights:
             self._forgotten = max(self._forgotten, oldest.number)
         self._keys[key] = _Gone(self.removals, by, other)
 
-    def outdates(
-        self, began: int, job: Job, key: bytes, tags: Collection[str] | None, run: int
-    ) -> bool:
+    def outdates(self, began: int, job: Job, tags: Collection[str] | None, run: int) -> bool:
         """Whether the result of a run was removed while it was computed.
 
         Parameters
         ----------
         began
             how many removals there were when it began
-        job, key, tags
-            the call, and what its result is stored under; see `Removal.covers`
+        job, tags
+            the call, with the key that its result is stored under; see `Removal.covers`
         run
-            its `id`, or 0: what it removed itself doesn't count
+            its number, or 0: what it removed itself doesn't count
         """
         with self._lock:
             if began < self._forgotten:
                 return True
-            gone = self._keys.get(key)
+            gone = self._keys.get(job.key)
             recent = [removal for number, removal in self._recent if number > began]
         if gone is not None and gone.number_for(run) > began:
             return True
-        return any(one.covers(job, key, tags) for one in recent)
+        return any(one.covers(job, job.key, tags) for one in recent)
 
     def join(self, mine: Flight) -> Flight:
         """Return the flight of a key: `mine`, which the caller then leads, or somebody else's.
@@ -250,8 +265,8 @@ class Flights:
         while (flight := self._flights.setdefault(key, mine)) is not mine:
             with self._lock:
                 if not flight.is_over:
-                    if flight._future is None:
-                        flight._future = _running()
+                    if flight.joined is None:
+                        flight.joined = _future()
                     return flight
                 if self._flights.get(key) is flight:
                     del self._flights[key]
@@ -271,19 +286,19 @@ class Flights:
             flight.job = None
             if flight.outcome is None:
                 flight.outcome = outcome
-            future = flight._future
+            future = flight.joined
             if future is not None and not future.done():
                 future.set_result(flight.outcome)
 
     @staticmethod
     def may_wait(flight: Flight, loop: asyncio.AbstractEventLoop | None = None) -> bool:
         """Note that the caller waits for a flight; false if that would be for ever."""
-        return _waits.begin(_caller(loop), flight, blocking=loop is None)
+        return _waits.begin(running(loop), flight, blocking=loop is None)
 
     @staticmethod
     def has_waited(loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Note that the caller waits no more."""
-        _waits.end(_caller(loop))
+        _waits.end(running(loop))
 
 
 # A dictionary of weak references needs a lock: its `setdefault` is not one step.
@@ -304,18 +319,3 @@ def flights_of(place: str | None) -> Flights:
         return flights
     with _sharing:
         return _shared.setdefault(place, flights)
-
-
-def enter(flight: Flight) -> Token[tuple[Flight, ...]]:
-    """Mark the current context, and what is started from it, as part of a flight."""
-    return _leading.set((*_leading.get(), flight))
-
-
-def leave(entered: Token[tuple[Flight, ...]]) -> None:
-    """End what `enter` began."""
-    # A coroutine that is thrown away may be closed in another context than its own. (Every miss
-    # comes by here, and `suppress` would be three more calls.)
-    try:  # noqa: SIM105
-        _leading.reset(entered)
-    except ValueError:
-        pass

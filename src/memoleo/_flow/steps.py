@@ -100,7 +100,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Save(msgspec.Struct, frozen=True):
-    """Store a result, then stop leading, if need be, as `Leave` does. No answer."""
+    """Store the result, then stop leading, if need be, as `Leave` does. It is the last step."""
 
     result: Returned
 

@@ -60,7 +60,7 @@ class Job(msgspec.Struct, frozen=True):
         asked once there is a result: the key that it is stored under instead of `key`, or `None`
         to store nothing. For calls whose key depends on what computing them brings to light
     describe
-        asked at most once: what the key is made of
+        what the key is made of, or what tells it and is asked at most once
     """
 
     key: bytes
@@ -72,7 +72,7 @@ class Job(msgspec.Struct, frozen=True):
     tags: Callable[[Any], Iterable[str]] | None = None
     streamed: bool = False
     place: Callable[[], bytes | None] | None = None
-    describe: Callable[[], Description] | None = None
+    describe: Description | Callable[[], Description] | None = None
 
 
 class Store:
@@ -158,10 +158,8 @@ class Store:
             self._corrupt(job, error)
             return None
 
-    def save(self, job: Job, result: Returned, parts: bytes | None = None) -> Entry | None:
-        """Store a result that is to be stored; return its entry, or `None` if there is none.
-
-        The entry is returned even if the backend failed: who waits for it can share it.
+    def make(self, job: Job, result: Returned, parts: bytes | None = None) -> Entry | None:
+        """Return the entry of a result; `None`, and counted, if it is not to be stored.
 
         Parameters
         ----------
@@ -173,11 +171,6 @@ class Store:
             what `parts` made before the call ran, since it may have changed its arguments; `None`
             to make them now, for a call whose key is found out by running it
         """
-        if job.place is not None:
-            key = job.place()
-            if key is None:
-                return None
-            job = msgspec.structs.replace(job, key=key)
         if parts is None:
             parts = b"" if job.describe is None else self.parts.make(job.describe)
         policy = job.policy
@@ -198,7 +191,7 @@ class Store:
         except Exception as error:
             self.refuse(job, error)
             return None
-        entry = Entry(
+        return Entry(
             payload,
             job.codec.name,
             self.clock(),
@@ -211,8 +204,6 @@ class Store:
             policy.label,
             parts,
         )
-        self.put(job, entry)
-        return entry
 
     def keeps(self, job: Job, result: Returned | Failed) -> bool:
         """Whether a result is one that would be stored, as far as it can be told by looking."""
@@ -320,13 +311,10 @@ class Store:
             self._leases.worked()
         return lease
 
-    def release(self, lease: Lease) -> None:
-        """Give a lease back."""
-        try:
-            lease.release()
-        except Exception as error:
-            pass_on(error)
-            self._leases.failed(error)
+    def unreleased(self, error: Exception) -> None:
+        """Note that a lease could not be given back."""
+        pass_on(error)
+        self._leases.failed(error)
 
     def refuse(self, job: Job, error: Exception) -> None:
         """Count a result that can't be stored, and say so once per function."""

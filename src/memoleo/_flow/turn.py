@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import Token
+from itertools import count
 from typing import Any
 
+import msgspec
+
+from memoleo import _events
 from memoleo._entry import Entry
 from memoleo._events import logger
-from memoleo._flow.flow import Intent, flow
+from memoleo._flow.flow import Flow, Intent
 from memoleo._flow.policy import tag_names
 from memoleo._flow.remembered import Remembered
 from memoleo._flow.removals import Removal
-from memoleo._flow.singleflight import Flight, Flights, enter, leave
+from memoleo._flow.singleflight import Around, Flight, Flights, leading
 from memoleo._flow.steps import (
     Count,
     Failed,
@@ -32,10 +36,12 @@ from memoleo._platform.interrupts import pass_on
 from memoleo._streams.stream import Recording
 from memoleo.backends._protocol import Lease
 
-__all__ = ["Turn", "keep"]
+__all__ = ["Turn"]
+
+_runs = count(1)
 
 
-class Turn:
+class Turn(msgspec.Struct, eq=False):
     """One run of a flow.
 
     It is made before the user's function runs and settled after it, so that whoever makes a call
@@ -51,11 +57,8 @@ class Turn:
         the call
     intent
         why it is made
-    found
-        what the store held when the call came in
-
-    Attributes
-    ----------
+    steps
+        its flow
     outcome
         how the flow ended; `None` while the function is to be run
     flight, lease
@@ -64,28 +67,30 @@ class Turn:
         what the key is made of, for the entry
     waited
         how many milliseconds it waited for somebody else's run
+    inside
+        ends what the function runs inside of
+    started
+        when the function began (`time.perf_counter`)
+    removals
+        how many removals there were then
+    run
+        see `Flights.outdates`
     """
 
-    # What most turns never change stands here: a miss makes one.
+    store: Store
+    flights: Flights
+    job: Job
+    intent: Intent
+    steps: Flow
     outcome: Returned | Failed | None = None
     flight: Flight | None = None
     lease: Lease | None = None
     parts: bytes | None = None
-    waited = 0.0
-    _inside: Token[tuple[Flight, ...]] | None = None
-    _started = 0.0
-    _removals = 0
-
-    def __init__(
-        self, store: Store, flights: Flights, job: Job, intent: Intent, found: Entry | None
-    ) -> None:
-        self.store = store
-        self.flights = flights
-        self.job = job
-        self.intent = intent
-        self.steps: Generator[Step, Any, Returned | Failed] = flow(
-            intent, job.freshness, found=found, streamed=job.streamed
-        )
+    waited: float = 0.0
+    inside: Token[Around | None] | None = None
+    started: float = 0.0
+    removals: int = 0
+    run: int = 0
 
     def __del__(self) -> None:
         # An interrupt between two steps: nobody must wait for what never comes.
@@ -106,54 +111,66 @@ class Turn:
         job, store = self.job, self.store
         if missed:
             job.counters.local.cell.misses += 1
-            store.tell(job, "miss")
+            if store.hooks or _events.listeners:
+                store.tell(job, "miss")
         if job.place is None and self.intent is not Intent.OBSERVE:
             # Before it runs, since it may change its arguments.
             describe = job.describe
             self.parts = b"" if describe is None else store.parts.make(describe)
-        if self.flight is not None:
-            self._inside = enter(self.flight)
-        self._removals = self.flights.removals
-        self._started = time.perf_counter()
+        flight = self.flight
+        if flight is not None:
+            self.inside = leading.set((flight, leading.get()))
+        self.removals = self.flights.removals
+        self.started = time.perf_counter()
 
-    def returned(self, value: Any) -> Returned:
-        """Note that the function returned."""
-        ms = (time.perf_counter() - self._started) * 1000
-        inside, self._inside = self._inside, None
+    def ended(self, value: Any, error: BaseException | None = None) -> Returned | Failed:
+        """Note that the function returned a value, or raised an error."""
+        ms = (time.perf_counter() - self.started) * 1000
+        inside, self.inside = self.inside, None
         if inside is not None:
-            leave(inside)
-        job = self.job
-        if not job.streamed:
-            self.store.tell_call(job, ms, value)
-        return Returned(value, ms)
-
-    def failed(self, error: BaseException) -> Failed:
-        """Note that the function raised."""
-        ms = (time.perf_counter() - self._started) * 1000
-        inside, self._inside = self._inside, None
-        if inside is not None:
-            leave(inside)
-        self.store.tell_call(self.job, ms, error=error)
-        return Failed(error, ms)
+            # A coroutine that is thrown away may be closed in another context than its own.
+            # (`suppress` would be three more calls.)
+            try:  # noqa: SIM105
+                leading.reset(inside)
+            except ValueError:
+                pass
+        job, store = self.job, self.store
+        if (store.hooks or _events.listeners) and (error is not None or not job.streamed):
+            store.tell_call(job, ms, value, error)
+        return Returned(value, ms) if error is None else Failed(error, ms)
 
     def save(self, result: Returned) -> None:
-        """Store a result, and give back the flight and the lease."""
-        flights, job, began = self.flights, self.job, self._removals
+        """Store a result unless it was removed since the function began; end the flight."""
+        store, flights, job, began = self.store, self.flights, self.job, self.removals
         if self.intent is Intent.REFRESH:
-            self._replace()
-        entry = keep(self.store, flights, job, result, began, self.parts, id(self))
+            # Nothing that began earlier and ends later may replace what a refresh brings.
+            self.run = next(_runs)
+            flights.disown(Removal(keys=frozenset({job.key}), by=self.run))
+        place = job.place
+        key = job.key if place is None else place()
+        if key is not None and key is not job.key:
+            job = msgspec.structs.replace(job, key=key)
+        outdated = flights.removals != began and self._is_outdated(job, result)
+        entry = None if outdated or key is None else store.make(job, result, self.parts)
+        if entry is not None:
+            store.put(job, entry)
+        if flights.removals != began and not outdated and self._is_outdated(job, result):
+            outdated = True
+            if entry is not None:
+                # It was removed before it was there. What somebody has put there since stays.
+                store.take_back(job.key, entry)
+                entry = None
         # What was removed meanwhile is computed anew by one of those who wait, for all of them.
-        outdated = (
-            entry is None
-            and flights.removals != began
-            and _is_outdated(flights, job, result, began, id(self))
-        )
         self.land(entry, failed=outdated)
 
-    def _replace(self) -> None:
-        """Let nothing that began earlier and ends later replace what a refresh brings."""
-        mine = frozenset({self.job.key})
-        self.flights.disown(Removal(keys=mine, by=id(self)))
+    def _is_outdated(self, job: Job, result: Returned) -> bool:
+        tags: Collection[str] | None = None
+        if job.tags is not None:
+            try:
+                tags = tag_names(job.tags(result.value))
+            except Exception as error:
+                pass_on(error)
+        return self.flights.outdates(self.removals, job, tags, self.run)
 
     def land(self, entry: Entry | None, *, failed: bool) -> None:
         """Give back the flight and the lease. Twice is harmless."""
@@ -167,7 +184,10 @@ class Turn:
         finally:
             lease = self.lease
             if lease is not None:
-                self.store.release(lease)
+                try:
+                    lease.release()
+                except Exception as error:
+                    self.store.unreleased(error)
                 self.lease = None
 
     def at_once(self, step: Step, play: Callable[[Any, Any], Any], remembered: Remembered) -> Any:
@@ -205,17 +225,14 @@ class Turn:
 
     def recording(self) -> Recording:
         """Return what records an iterator that the function returned."""
-        store, job, started = self.store, self.job, self._started
+        store, job, started = self.store, self.job, self.started
         keeps = self.intent is not Intent.OBSERVE
 
         def finished(encoded: tuple[list[bytes], bytes]) -> None:
             took = (time.perf_counter() - started) * 1000
             store.tell_call(job, took, encoded)
             if keeps:
-                if self.intent is Intent.REFRESH:
-                    self._replace()
-                result, began = Returned(encoded, took), self._removals
-                keep(store, self.flights, job, result, began, self.parts, id(self))
+                self.save(Returned(encoded, took))
 
         def failed(error: Exception) -> None:
             if keeps:
@@ -261,58 +278,3 @@ class Turn:
             cell.would_miss += 1
         ms = entry.cost_ms if entry is not None else step.ms
         self.store.tell(self.job, outcome, ms, step.error)
-
-
-def keep(
-    store: Store,
-    flights: Flights,
-    job: Job,
-    result: Returned,
-    began: int,
-    parts: bytes | None = None,
-    run: int = 0,
-) -> Entry | None:
-    """Store a result unless it was removed while it was computed; return its entry.
-
-    Parameters
-    ----------
-    store
-        where to
-    flights
-        those of the store
-    job
-        the call
-    result
-        what it returned
-    began
-        how many removals there were when it began
-    parts
-        as for `Store.save`
-    run
-        as for `Flights.outdates`
-    """
-    if flights.removals != began and _is_outdated(flights, job, result, began, run):
-        return None
-    entry = store.save(job, result, parts)
-    if (
-        entry is not None
-        and flights.removals != began
-        and _is_outdated(flights, job, result, began, run)
-    ):
-        # It was removed before it was there. What somebody has put there since stays.
-        key = job.key if job.place is None else job.place()
-        if key is not None:
-            store.take_back(key, entry)
-        return None
-    return entry
-
-
-def _is_outdated(flights: Flights, job: Job, result: Returned, began: int, run: int) -> bool:
-    key = job.key if job.place is None else job.place()
-    tags: Collection[str] | None = None
-    if job.tags is not None:
-        try:
-            tags = tag_names(job.tags(result.value))
-        except Exception as error:
-            pass_on(error)
-    return flights.outdates(began, job, key or job.key, tags, run)

@@ -7,6 +7,8 @@ import sys
 import weakref
 from contextlib import suppress
 
+import msgspec
+
 from memoleo._platform.forks import RenewedLock, renew_after_fork
 from memoleo._platform.locks import Lock
 
@@ -15,30 +17,35 @@ __all__ = ["SLOTS", "ByteLock", "LockFile", "open_lock_file"]
 SLOTS = 2**30 if sys.platform == "win32" else 2**62  # the C runtime of Windows seeks in 31 bits
 
 
-class ByteLock:
-    """A lock on one byte of a `LockFile`: free when it is released, or gone."""
+class ByteLock(msgspec.Struct, eq=False, weakref=True):
+    """A lock on one byte of a `LockFile`: free when it is released, or gone.
 
-    __slots__ = ("__weakref__", "_file", "_mark", "_offset")
+    Parameters
+    ----------
+    file
+        where
+    offset
+        which byte
+    mark
+        what the file knows the holder by; `None` once it is released
+    """
 
-    def __init__(self, file: LockFile, offset: int) -> None:
-        self._offset = offset
-        self._mark: weakref.ref[ByteLock] = weakref.ref(self)
-        self._file: LockFile | None = file
+    file: LockFile
+    offset: int
+    mark: weakref.ref[ByteLock] | None = None
 
     def release(self) -> None:
         """Free the byte. Twice is harmless."""
-        file = self._file
-        if file is not None:
-            file.free(self._offset, self._mark)
-            self._file = None
-
-    def __del__(self) -> None:
-        try:
-            file = self._file
-        except AttributeError:  # a signal handler's exception came while this was made
+        file, mark = self.file, self.mark
+        if mark is None:
             return
-        if file is not None:
-            self.release()
+        with file.lock:
+            if file.held.get(self.offset) is mark:
+                _lock(file.descriptor, _FREE, 1, self.offset)
+                del file.held[self.offset]
+        self.mark = None
+        if file.users <= 0:
+            file.close_if_idle()
 
 
 class LockFile:
@@ -55,8 +62,8 @@ class LockFile:
         self.descriptor = descriptor
         self.identity = identity
         self.users = 0
-        self._held: dict[int, weakref.ref[ByteLock]] = {}
-        self._lock = Lock()
+        self.held: dict[int, weakref.ref[ByteLock]] = {}
+        self.lock = Lock()
 
     def acquire(self, offset: int) -> ByteLock | None:
         """Lock one byte without waiting; `None` if another holds it, in any process.
@@ -67,20 +74,21 @@ class LockFile:
             the file system knows no locks
         """
         lock = ByteLock(self, offset)
+        mark = lock.mark = weakref.ref(lock, self._dropped)
         # The dictionary decides among the threads of this process, by one step that is atomic.
-        holder = self._held.setdefault(offset, lock._mark)
-        if holder is not lock._mark and not self._inherit(offset, holder, lock._mark):
+        holder = self.held.setdefault(offset, mark)
+        if holder is not mark and not self._inherit(offset, holder, mark):
             return None
         try:
             _lock(self.descriptor, _EXCLUSIVE, 1, offset)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
-            del self._held[offset]
+            del self.held[offset]
             return None
         except BaseException:
             # A signal handler's exception may come just after the byte was locked.
             with suppress(OSError, ValueError):
                 _lock(self.descriptor, _FREE, 1, offset)
-            del self._held[offset]
+            del self.held[offset]
             raise
         return lock
 
@@ -91,21 +99,18 @@ class LockFile:
 
         It is gone, and could not give back what it had.
         """
-        with self._lock:
-            if holder() is not None or self._held.get(offset) is not holder:
+        with self.lock:
+            if holder() is not None or self.held.get(offset) is not holder:
                 return False
-            self._held[offset] = mark
+            self.held[offset] = mark
             return True
 
-    def free(self, offset: int, mark: weakref.ref[ByteLock]) -> None:
-        """Free one byte; nothing happens if `mark` is not that of its present holder."""
-        with self._lock:
-            if self._held.get(offset) is not mark:
-                return
-            _lock(self.descriptor, _FREE, 1, offset)
-            del self._held[offset]
-        if self.users <= 0:
-            self._close_if_idle()
+    def _dropped(self, mark: weakref.ref[ByteLock]) -> None:
+        """Free what a holder had that is gone without having released it."""
+        # No `__del__`, which would be one more call for each of those that were released.
+        for offset, holder in list(self.held.items()):
+            if holder is mark:
+                ByteLock(self, offset, mark).release()
 
     def is_at(self, path: str) -> bool:
         """Whether this is still the file at `path`."""
@@ -119,12 +124,13 @@ class LockFile:
         """Say that one user needs the file no more."""
         with _lock_files_lock:
             self.users -= 1
-        self._close_if_idle()
+        self.close_if_idle()
 
-    def _close_if_idle(self) -> None:
+    def close_if_idle(self) -> None:
+        """Close the file if nobody needs it any more."""
         # Closing drops the locks of this process, so it waits for the last one.
         with _lock_files_lock:
-            if self.users <= 0 and not self._held and self.descriptor >= 0:
+            if self.users <= 0 and not self.held and self.descriptor >= 0:
                 _lock_files.pop(self.identity, None)
                 # In this order: the number may be another file's at once.
                 descriptor, self.descriptor = self.descriptor, -1
@@ -132,8 +138,8 @@ class LockFile:
 
     def _after_fork(self) -> None:
         # A child holds none of its parent's locks.
-        self._held = {}
-        self._lock = Lock()
+        self.held = {}
+        self.lock = Lock()
 
 
 _lock_files: dict[tuple[int, int], LockFile] = {}

@@ -125,11 +125,15 @@ class Keyer:
         "_version",
         "_views",
         "bind",
+        "latest",
         "make",
     )
 
     make: _MakeKey
     """What `key` does, called as the function is called: it is replaced when a plan is made."""
+
+    latest: _Latest
+    """What the latest key is made of: its bytes were at hand."""
 
     bind: Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
     """Return the arguments of a call by name, defaults filled in."""
@@ -165,6 +169,7 @@ class Keyer:
         self._class_plans: dict[Any, _MakeKey] = {}
         self._recipes: dict[Any, Recipe] = {}
         self._views: dict[Any, _View] = {}
+        self.latest = _Latest()
         self.make = self._key_by_owner if yes else self._first_key
         self.bind = self._first_bind
 
@@ -197,17 +202,8 @@ class Keyer:
         """
         return self.make(*args, **kwargs)
 
-    def describe(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: bytes | None = None
-    ) -> Description:
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Description:
         """Return what the key of a call is made of.
-
-        Parameters
-        ----------
-        args, kwargs
-            the arguments of the call
-        key
-            its key, if that was made already: then its bytes may be at hand
 
         Raises
         ------
@@ -225,12 +221,7 @@ class Keyer:
         if mark not in self._views:
             self.key(args, kwargs)
         view = self._views[mark]
-        latest = view.latest
-        made, blocks = latest.made
-        if made != key:
-            return Description(view.portrait, view.values(*args, **kwargs))
-        latest.made = _TAKEN
-        return Description(view.portrait, (), blocks)
+        return Description(view.portrait, view.values(*args, **kwargs))
 
     @property
     def parameters(self) -> tuple[Parameter, ...] | None:
@@ -323,10 +314,9 @@ class Keyer:
         facts = {**logic.facts, "type": _digest(self._type), "settings": _digest(header[-1])}
         if owner is not None:
             facts["class"] = _digest(class_name(owner))
-        latest = _Latest()
+        portrait = Portrait(label_of(self._func), tuple(layout.labels), facts)
         self._views[owner, of_class] = _View(
-            latest,
-            Portrait(label_of(self._func), tuple(layout.labels), facts),
+            portrait,
             partial(
                 compile_function,
                 parameters,
@@ -334,7 +324,7 @@ class Keyer:
                 name=_name(self._func),
             ),
         )
-        fragment = _key_fragment(layout, b"".join(header), latest)
+        fragment = _key_fragment(layout, b"".join(header), portrait, self.latest)
         ending = Fragment("return $key", {})
         make: _MakeKey = compile_function(parameters, fragment, ending, name=_name(self._func))
         if not logic.pins and not logic.live:
@@ -363,20 +353,15 @@ class _View:
 
     Parameters
     ----------
-    latest
-        the bytes that the latest key was made of
     portrait
         what they have in common
     compiled
         returns what maps the arguments of a call to the values that are keyed
     """
 
-    __slots__ = ("_compiled", "_values", "latest", "portrait")
+    __slots__ = ("_compiled", "_values", "portrait")
 
-    def __init__(
-        self, latest: _Latest, portrait: Portrait, compiled: Callable[[], Callable[..., Any]]
-    ) -> None:
-        self.latest = latest
+    def __init__(self, portrait: Portrait, compiled: Callable[[], Callable[..., Any]]) -> None:
         self.portrait = portrait
         self._compiled = compiled
         self._values: Callable[..., tuple[Any, ...]] | None = None
@@ -389,15 +374,12 @@ class _View:
 
 
 class _Latest:
-    """The latest key, and the bytes of each value that it was made of: whoever comes with it."""
+    """The key that was made last, and what it is made of, for whoever comes with that very key."""
 
     __slots__ = ("made",)
 
     def __init__(self) -> None:
-        self.made: tuple[bytes | None, list[bytes]] = _TAKEN
-
-
-_TAKEN: tuple[bytes | None, list[bytes]] = (b"", [])
+        self.made: tuple[bytes, Description | None] = (b"", None)
 
 
 def _digest(content: str | bytes) -> bytes:
@@ -421,7 +403,7 @@ except $UnicodeEncodeError:
  $mark = $mark_of($values)"""
 
 
-def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
+def _key_fragment(layout: Layout, header: bytes, portrait: Portrait, latest: _Latest) -> Fragment:
     """Return what leaves the key of a call in ``$key``."""
     known: dict[bytes | None, bytes] = {}
     labels = layout.labels
@@ -455,7 +437,7 @@ def _key_fragment(layout: Layout, header: bytes, latest: _Latest) -> Fragment:
                 whole.update(body)
                 key: bytes = whole.digest()
                 if len(body) < _LONG:
-                    latest.made = (key, blocks)
+                    latest.made = (key, Description(portrait, (), blocks))
                 return key
             except (UnicodeEncodeError, OverflowError):
                 pass
