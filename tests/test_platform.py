@@ -53,13 +53,17 @@ print(open_lock_file({path!r}).acquire({offset}))
 
 @posix
 def test_another_process_sees_the_lock(tmp_path: Path) -> None:
-    """The lock is the system's: another process can't take it until it is released."""
+    """The lock is the system's: others can take it once it is released or forgotten."""
     path = str(tmp_path / "x.lock")
     file = file_locks.open_lock_file(path)
     lock = file.acquire(5)
     assert lock is not None
     assert not another_gets(path, 5)
     lock.release()
+    assert another_gets(path, 5)
+    forgotten = file.acquire(5)
+    assert not another_gets(path, 5)
+    del forgotten
     assert another_gets(path, 5)
     file.close()
 

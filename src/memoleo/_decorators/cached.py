@@ -26,7 +26,7 @@ from memoleo._decorators.hot import compile_call, exchange, stub
 from memoleo._explaining.explain import Explanation
 from memoleo._flow.flow import Intent
 from memoleo._flow.policy import Policy, make_policy
-from memoleo._flow.reader import Streak
+from memoleo._flow.reader import Streak, count_miss
 from memoleo._flow.store import Job
 from memoleo._functions.callable import BoundCallable, Documented, WrappedCallable, takes_call
 from memoleo._functions.compiled import UNSET
@@ -185,14 +185,12 @@ class CachedFunction(WrappedCallable[P, R]):
             self._keyer.parameters if hands_on(self.__wrapped__) else None,
             self._keyer.recipe(args),
             calls.lookup(job, attached.streak),
-            # What is stale must be found before there is a lead.
-            None if self._policy.keep else attached.streak,
+            count_miss(job, attached.streak),
             keyer=self._keyer,
             cache=attached.cache,
             settings=attached.settings,
             is_default=self._cache is None,
             slowly=self._slowly,
-            counters=attached.counters,
             job=self._maker(attached),
             found=calls.afound if awaits else calls.found,
             begin=driver.abegin if awaits else driver.begin,

@@ -22,7 +22,7 @@ from memoleo import _switch
 from memoleo._cache import default
 from memoleo._flow.drive import conclude
 from memoleo._flow.flow import Intent
-from memoleo._flow.reader import IN_A_ROW, NOTHING, Streak, no_lookup
+from memoleo._flow.reader import IN_A_ROW, NOTHING, no_lookup
 from memoleo._flow.steps import Returned
 from memoleo._flow.store import Job
 from memoleo._functions.compiled import (
@@ -39,7 +39,6 @@ from memoleo._switch import Mode, mode
 from memoleo.config import _settings
 from memoleo.errors import KeyingError
 from memoleo.keys._keyer import Recipe
-from memoleo.metrics._counters import CacheCounters
 
 __all__ = ["compile_call", "exchange", "stub"]
 
@@ -55,7 +54,7 @@ except $KeyingError:
 except $TypeError:
  return {await_}$function({arguments})
 {lookup}
-{streak}
+{count}
 $this = $job($key, $partial($function, {arguments}))
 $entry = None if $missed is $NOTHING else {await_}$found($this, $missed)
 $turn = {await_}$begin($this, $ANSWER, $entry)
@@ -67,11 +66,6 @@ if $turn.outcome is None:
  else:
   {await_}$perform($turn, $turn.ended($value))
 return $turn.outcome.value if $type($turn.outcome) is $Returned else $conclude($turn)"""
-
-
-_STREAK = """\
-if $streak.is_long($local.cell.hits):
- $missed = $NOTHING"""
 
 
 def stub(slowly: Callable[..., Any], name: str, *, awaits: bool) -> FunctionType:
@@ -96,14 +90,13 @@ def compile_call(
     parameters: Sequence[Parameter] | None,
     recipe: Recipe | None,
     lookup: Fragment | None,
-    streak: Streak | None,
+    count: Fragment,
     *,
     keyer: Any,
     cache: Any,
     settings: Any,
     is_default: bool,
     slowly: Callable[..., Any],
-    counters: CacheCounters,
     job: Callable[[bytes, partial[Any]], Job],
     found: Callable[..., Any],
     begin: Callable[..., Any],
@@ -122,16 +115,14 @@ def compile_call(
         how its keys are made; `None` if that is not the same for long
     lookup
         how a fresh entry is found; `None` if only the flow knows
-    streak
-        counts misses in a row, which go without a look; `None` to look always
+    count
+        counts a miss
     keyer
         makes the keys that `recipe` doesn't
     cache, settings, is_default
         what it holds for, and whether the cache is only the default one until there is another
     slowly
         answers the calls that aren't plain, from their positional and keyword arguments
-    counters
-        where calls are counted
     job
         makes a call of its key and what runs the function
     found
@@ -169,8 +160,6 @@ def compile_call(
         "Returned": Returned,
         "type": type,
     }
-    if streak is not None:
-        names["streak"], names["local"] = streak, counters.local
     if parameters is None or recipe is None:
         key, key_names = Fragment(make, {})
     else:
@@ -188,9 +177,9 @@ def compile_call(
         arguments=arguments,
         key=nested(key),
         lookup=lookup.lines,
-        streak="" if streak is None else _STREAK,
+        count=count.lines,
     )
-    fragment = Fragment(text, {**key_names, **lookup.names, **names})
+    fragment = Fragment(text, {**key_names, **lookup.names, **count.names, **names})
     return compile_function(
         _AS_SPELLED if parameters is None else parameters,
         fragment,

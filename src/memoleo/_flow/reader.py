@@ -25,6 +25,7 @@ __all__ = [
     "NOT_LOOKED",
     "Missed",
     "Streak",
+    "count_miss",
     "memory_lookup",
     "no_lookup",
     "reader",
@@ -70,31 +71,26 @@ class Streak:
     ----------
     misses
         how many there were since the last hit
+    hits
+        how many hits the thread of the latest miss had counted then
     """
 
-    __slots__ = ("_hits", "misses")
+    __slots__ = ("hits", "misses")
 
     def __init__(self) -> None:
         self.misses = 0
-        self._hits = 0
-
-    def is_long(self, hits: int) -> bool:
-        """Count one miss more, and say whether the row is a long one.
-
-        Parameters
-        ----------
-        hits
-            how many hits this thread has counted so far
-        """
-        self.misses = self.misses + 1 if hits == self._hits else 0
-        self._hits = hits
-        return self.misses > _LONG_STREAK
+        self.hits = 0
 
 
-_LONG_STREAK = 16
-
-IN_A_ROW = f"$streak.misses > {_LONG_STREAK}"
+IN_A_ROW = "$streak.misses > 16"
 """Whether calls are answered without a lookup; only `store_lookup` has the name for it."""
+
+_COUNT = f"""\
+$hits = $local.cell.hits
+$streak.misses = $streak.misses + 1 if $hits == $streak.hits else 0
+$streak.hits = $hits
+if {IN_A_ROW}:
+ $missed = $NOTHING"""
 
 _PLAIN = f"$plain($payload) if $payload[0] != {ESCAPE} else $decode($payload)"
 
@@ -141,6 +137,14 @@ if not {in_a_row} and not $reads.failing:
     else:
 {serve}
    $missed = $Missed(True, $entry)"""
+
+
+def count_miss(job: Job, streak: Streak) -> Fragment:
+    """Return what counts a call that was no hit, and spares it a look in a long row of misses."""
+    if job.policy.keep:
+        # What is stale must be found before there is a lead.
+        return Fragment("", {})
+    return Fragment(_COUNT, {"streak": streak, "local": job.counters.local, "NOTHING": NOTHING})
 
 
 def no_lookup() -> Fragment:

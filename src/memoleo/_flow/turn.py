@@ -146,10 +146,11 @@ class Turn(msgspec.Struct, eq=False):
             # Nothing that began earlier and ends later may replace what a refresh brings.
             self.run = next(_runs)
             flights.disown(Removal(keys=frozenset({job.key}), by=self.run))
-        place = job.place
-        key = job.key if place is None else place()
-        if key is not None and key is not job.key:
-            job = msgspec.structs.replace(job, key=key)
+        key: bytes | None = job.key
+        if job.place is not None:
+            key = job.place()
+            if key is not None:
+                job = msgspec.structs.replace(job, key=key)
         outdated = flights.removals != began and self._is_outdated(job, result)
         entry = None if outdated or key is None else store.make(job, result, self.parts)
         if entry is not None:
