@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import xxhash
 
 from memoleo._platform.interrupts import pass_on
-from memoleo.keys._plain import HUGE
 
 __all__ = ["mark_of"]
 
@@ -53,10 +52,6 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
     encoder = Encoder()
 
     def mark_of(values: tuple[Any, ...]) -> bytes | None:
-        for value in values:
-            # Pickle copies texts: huge ones go where they are hashed as they are.
-            if type(value) is str and len(value) > HUGE:
-                return None
         pieces, dump = encoder.tools
         start = len(pieces)
         try:
