@@ -663,6 +663,166 @@ def test_private_and_extra_content_of_a_model_counts() -> None:
     assert key(Secret()) != key(Secret(x=1))
 
 
+class Hidden:
+    __slots__ = ("hidden",)
+
+
+@dataclasses.dataclass
+class HiddenField(Hidden):
+    x: int = 1
+
+
+@attrs.define
+class HiddenAttribute(Hidden):
+    x: int = 1
+
+
+class HiddenModel(pydantic.BaseModel):
+    __slots__ = ("hidden",)
+    x: int = 1
+
+
+class HiddenError(ValueError):
+    __slots__ = ("hidden",)
+
+
+@pytest.mark.parametrize("kind", [HiddenField, HiddenAttribute, HiddenModel, HiddenError])
+def test_a_slot_beside_the_fields_counts(kind: Any) -> None:
+    """What a class without fields keeps in its slots is content of the instance as well."""
+
+    def made(content: int) -> Any:
+        value = kind()
+        object.__setattr__(value, "hidden", content)
+        return value
+
+    assert key(made(1)) == key(made(1)) != key(made(2))
+    assert key(made(1)) != key(kind())
+
+
+def model_of(hint: Any) -> Any:
+    class Inner(pydantic.BaseModel):
+        x: hint
+
+    class Outer(pydantic.BaseModel):
+        inner: list[Inner]
+
+    return Outer
+
+
+def model_with(step: int) -> Any:
+    class Checked(pydantic.BaseModel):
+        x: int
+
+        @pydantic.field_validator("x")
+        @classmethod
+        def check(cls, value: int) -> int:
+            return value + step
+
+    return Checked
+
+
+def class_with(value: Any) -> Any:
+    class Local:
+        shared = value
+
+        def method(self) -> Any:
+            return value
+
+    return Local
+
+
+def class_from(base: type) -> Any:
+    class Local(base):  # type: ignore[misc]
+        pass
+
+    return Local
+
+
+def tool(words: str) -> Any:
+    def call(x: int) -> int:
+        return x
+
+    call.__doc__ = words
+    return call
+
+
+def numbered(x: int) -> int:
+    return x
+
+
+def lettered(x: str) -> int:
+    return x  # type: ignore[return-value]
+
+
+lettered.__qualname__ = lettered.__name__ = "numbered"
+
+DECLARED: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
+    ("type of a field", lambda: model_of(int), lambda: model_of(str)),
+    ("choices", lambda: model_of(typing.Literal["a"]), lambda: model_of(typing.Literal["b"])),
+    ("validator", lambda: model_with(1), lambda: model_with(2)),
+    ("captured", lambda: class_with(1), lambda: class_with(2)),
+    ("base", lambda: class_from(Plain), lambda: class_from(Celsius)),
+    (
+        "typed dict",
+        lambda: typing.TypedDict("X", {"x": int}),  # type: ignore[operator]
+        lambda: typing.TypedDict("X", {"x": str}),  # type: ignore[operator]
+    ),
+    (
+        "keys that may be missing",
+        lambda: typing.TypedDict("X", {"x": int}),  # type: ignore[operator]
+        lambda: typing.TypedDict("X", {"x": int}, total=False),  # type: ignore[operator]
+    ),
+    ("new type", lambda: typing.NewType("X", int), lambda: typing.NewType("X", str)),
+    (
+        "default",
+        lambda: pydantic.create_model("X", x=(int, 1)),
+        lambda: pydantic.create_model("X", x=(int, 2)),
+    ),
+    (
+        "description",
+        lambda: pydantic.create_model("X", x=(int, pydantic.Field(description="a"))),
+        lambda: pydantic.create_model("X", x=(int, pydantic.Field(description="b"))),
+    ),
+    (
+        "limit",
+        lambda: pydantic.create_model("X", x=(int, pydantic.Field(gt=1))),
+        lambda: pydantic.create_model("X", x=(int, pydantic.Field(gt=2))),
+    ),
+    (
+        "docstring of a class",
+        lambda: pydantic.create_model("X", __doc__="a", x=(int, 1)),
+        lambda: pydantic.create_model("X", __doc__="b", x=(int, 1)),
+    ),
+    (
+        "default of a struct",
+        lambda: msgspec.defstruct("X", [("x", int, 1)]),
+        lambda: msgspec.defstruct("X", [("x", int, 2)]),
+    ),
+    (
+        "tag of a struct",
+        lambda: msgspec.defstruct("X", ["x"], tag="a"),
+        lambda: msgspec.defstruct("X", ["x"], tag="b"),
+    ),
+    (
+        "default of attrs",
+        lambda: attrs.make_class("X", {"x": attrs.field(default=1)}),
+        lambda: attrs.make_class("X", {"x": attrs.field(default=2)}),
+    ),
+    ("docstring of a function", lambda: tool("First."), lambda: tool("Second.")),
+    ("annotation", lambda: numbered, lambda: lettered),
+]
+
+
+@pytest.mark.parametrize(("what", "first", "second"), DECLARED, ids=[row[0] for row in DECLARED])
+def test_schemas_and_tools_are_told_apart(
+    what: str, first: Callable[[], Any], second: Callable[[], Any]
+) -> None:
+    """Classes and functions that are made at run time, or read, count by what they say."""
+    assert key(first()) == key(first())
+    assert key(second()) == key(second())
+    assert key(first()) != key(second())
+
+
 def test_an_extra_hides_no_field_of_its_name() -> None:
     """A field that is set by its alias counts beside an extra with the field's own name."""
 

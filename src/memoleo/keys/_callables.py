@@ -64,11 +64,40 @@ def _function(value: Any, put: Put, active: set[int]) -> None:
         return
     logic = logic_of(value)
     put(frame(logic.digest))
+    put(frame(_description(value)))
     defaults = [value.__defaults__, value.__kwdefaults__]
     try:
         write(defaults, put, active)
     except Unkeyable as error:
         raise error.inside(".__defaults__") from None
+    _captured(logic, put, active)
+
+
+_DESCRIPTIONS: weakref.WeakKeyDictionary[Any, tuple[Any, bytes]] = weakref.WeakKeyDictionary()
+
+
+def _description(func: FunctionType) -> bytes:
+    """Return what others may tell of a function: language models are told of tools by it."""
+    code = func.__code__
+    known = _DESCRIPTIONS.get(func)
+    if known is None or known[0] is not code:
+        from memoleo.keys._tree import described_bytes, function_node
+
+        try:
+            node = function_node(code, func.__globals__)
+            known = (code, b"" if node is None else described_bytes(node))
+        except RecursionError:
+            known = (code, b"")
+        _DESCRIPTIONS[func] = known
+    return known[1] + _words(func.__doc__)
+
+
+def _words(doc: Any) -> bytes:
+    # Python 3.13 takes the indentation out of docstrings.
+    return " ".join(doc.split()).encode("utf-8", "surrogatepass") if isinstance(doc, str) else b""
+
+
+def _captured(logic: Logic, put: Put, active: set[int]) -> None:
     for cell, name in logic.live:
         put(frame(name))
         try:
@@ -89,7 +118,10 @@ def _write_class(value: Any, put: Put, active: set[int]) -> None:
     elif (name := note(value)) is not None:
         put(frame(name))
     else:
-        put(frame(logic_of(value).digest))
+        logic = logic_of(value)
+        put(frame(logic.digest))
+        put(frame(_words(type.__dict__["__dict__"].__get__(value).get("__doc__"))))
+        _captured(logic, put, active)
 
 
 @writes(MethodType)
@@ -159,6 +191,9 @@ def _generic(value: Any, put: Put, active: set[int]) -> None:
 @finder(45)
 def _hint(cls: type) -> Writer | None:
     """What `typing` makes: unions, aliases, variables, special forms."""
+    if issubclass(cls, type):
+        # Classes are no hints, whose metaclass may be one of `typing`: a TypedDict, a Protocol.
+        return None
     name = class_name(cls)
     if name in ("types.UnionType", "typing.Union", "typing._UnionGenericAlias"):
         return _write_union
@@ -174,7 +209,7 @@ def _write_union(value: Any, put: Put, active: set[int]) -> None:
 
 def _write_hint(value: Any, put: Put, active: set[int]) -> None:
     put(b"X" + frame("typing"))
-    for name in ("_name", "__name__", "__forward_arg__", "__origin__", "__args__"):
+    for name in ("_name", "__name__", "__forward_arg__", "__origin__", "__args__", "__supertype__"):
         found = getattr(value, name, None)
         put(frame(name))
         write(found if found is not value else None, put, active)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -23,7 +23,7 @@ from memoleo.keys._canonical import (
 )
 from memoleo.keys._standard import standard_writer
 
-__all__ = ["instance_content", "is_bare", "is_python_class", "self_content"]
+__all__ = ["declared_details", "instance_content", "is_bare", "is_python_class", "self_content"]
 
 # Declared fields, and instances of ordinary classes: what is known of them is a dict.
 _FIELDS, _ORDINARY = 30, 90
@@ -102,13 +102,10 @@ def instance_content(cls: type, base: type = object) -> Callable[[Any], dict[str
     if read is not None and not slots and not computed:
         return read
 
+    held = _slot_reader(slots)
+
     def content(value: Any) -> dict[str, Any]:
-        found = {}
-        for name, slot in reversed(slots):
-            try:
-                found[name] = slot.__get__(value)
-            except AttributeError:
-                continue
+        found = held(value)
         if read is not None:
             found.update(read(value))
         for name in computed:
@@ -116,6 +113,19 @@ def instance_content(cls: type, base: type = object) -> Callable[[Any], dict[str
         return found
 
     return content
+
+
+def _slot_reader(slots: list[tuple[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    def read(value: Any) -> dict[str, Any]:
+        found = {}
+        for name, slot in reversed(slots):
+            try:
+                found[name] = slot.__get__(value)
+            except AttributeError:
+                continue
+        return found
+
+    return read
 
 
 def self_content(cls: type) -> Callable[[Any], Any]:
@@ -187,6 +197,7 @@ def _pydantic(cls: type) -> Writer | None:
     if base is None or not issubclass(cls, base):
         return None
     head = _head("pydantic", cls)
+    slots = _slot_reader(_slots(cls, base))
 
     def content(value: Any) -> dict[str, Any]:
         def read(name: str) -> Any:
@@ -196,7 +207,8 @@ def _pydantic(cls: type) -> Writer | None:
                 return None
 
         fields = _pydantic_fields(cls)
-        found = {name: item for name, item in read("__dict__").items() if name in fields}
+        found = slots(value)
+        found.update((name, item) for name, item in read("__dict__").items() if name in fields)
         found.update(read("__pydantic_private__") or {})
         if extra := read("__pydantic_extra__"):
             # Apart: it may have the name of a field whose value came by an alias.
@@ -242,7 +254,14 @@ def _declared_content(cls: type) -> Callable[[Any], dict[str, Any]] | None:
     names = _declared_names(cls)
     if names is None or not is_python_class(cls):
         return None
-    declared = frozenset(names)
+    # What makes slots of fields may add others for itself; those of a class without fields count.
+    plain = [
+        name
+        for layer in cls.__mro__
+        if not any(mark in vars(layer) for mark in _FIELD_MARKS)
+        for name in vars(layer)
+    ]
+    declared = frozenset([*names, *(name for name, _ in _slots(cls) if name in plain)])
     everything = instance_content(cls)
     read = _dict_of(cls)
 
@@ -250,7 +269,9 @@ def _declared_content(cls: type) -> Callable[[Any], dict[str, Any]] | None:
         found = everything(value)
         beside = read(value) if read is not None else {}
         result = {name: found[name] for name in found if name in declared or name in beside}
-        for name in declared.difference(result):
+        for name in names:
+            if name in result:
+                continue
             # A field with `init=False` may live on the class alone.
             for layer in cls.__mro__:
                 if name in vars(layer) and type(vars(layer)[name]) is not MemberDescriptorType:
@@ -261,6 +282,9 @@ def _declared_content(cls: type) -> Callable[[Any], dict[str, Any]] | None:
     return content
 
 
+_FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
+
+
 def _declared_names(cls: type) -> list[str] | None:
     dataclasses = sys.modules.get("dataclasses")
     if dataclasses is not None and dataclasses.is_dataclass(cls):
@@ -269,6 +293,25 @@ def _declared_names(cls: type) -> list[str] | None:
     if isinstance(attributes, tuple):
         return [attribute.name for attribute in attributes]
     return None
+
+
+def declared_details(cls: type) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what a class with fields knows of each: a path, and what is found there."""
+    own: Any = vars(cls)
+    fields = dict(own.get("__pydantic_fields__") or {})
+    fields.update((field.name, field) for field in own.get("__attrs_attrs__") or ())
+    for name, field in fields.items():
+        for detail, value in instance_content(type(field))(field).items():
+            if not detail.startswith("_"):
+                yield (name, detail), value
+    if type(cls).__module__ == "msgspec._core":
+        struct: Any = cls
+        for place, value in enumerate(reversed(struct.__struct_defaults__)):
+            yield (str(place), "default"), value
+        yield ("encoded as",), struct.__struct_encode_fields__
+        yield ("tag",), (struct.__struct_config__.tag_field, struct.__struct_config__.tag)
+    if "__required_keys__" in own:
+        yield ("required",), own["__required_keys__"]
 
 
 @finder(80)
@@ -300,9 +343,12 @@ def _exception(cls: type) -> Writer | None:
     if not all(_is_bare_exception(layer) for layer in cls.__mro__[:-1]):
         return None
 
+    slots = _slot_reader(_slots(cls, BaseException))
+
     def content(value: Any) -> dict[str, Any]:
         arguments = BaseException.__dict__["args"].__get__(value)
-        return {"args": arguments, **BaseException.__dict__["__dict__"].__get__(value)}
+        attributes = BaseException.__dict__["__dict__"].__get__(value)
+        return {"args": arguments, **slots(value), **attributes}
 
     return _attribute_writer(_head("exception", cls), content)
 

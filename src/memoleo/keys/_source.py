@@ -29,7 +29,12 @@ from memoleo.keys._canonical import (
     is_settled,
     module_name,
 )
-from memoleo.keys._instances import instance_content, is_bare, is_python_class
+from memoleo.keys._instances import (
+    declared_details,
+    instance_content,
+    is_bare,
+    is_python_class,
+)
 from memoleo.keys._labels import labelled
 from memoleo.keys._package import Package
 from memoleo.keys._reads import Reads, reads_of_code, reads_of_tree
@@ -133,6 +138,18 @@ def _script(func: Any) -> str:
         return ""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return os.path.abspath(path) if isinstance(path, str) else ""
+
+
+def _annotations(cls: type) -> Any:
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format, get_annotations
+
+        try:
+            return get_annotations(cls)
+        except Exception:
+            # What they name may not exist yet, or for type checkers only.
+            return get_annotations(cls, format=Format.STRING)
+    return vars(cls).get("__annotations__", {})
 
 
 def _is_in_its_module(value: Any) -> bool:
@@ -407,21 +424,23 @@ class _Examination:
         label = self.name_of(cls)
         node = class_node(cls, vars(module)) if module is not None else None
         if node is None:
-            self.class_without_source(cls, label)
-            return
-        assert module is not None
-        reads = reads_of_tree(node)
-        self.fact("class", label, tree_bytes(node))
-        home = module_name(cls.__module__)
-        for chain in reads.changed:
-            self.note_change(chain, vars(module), reads, home)
-        for chain in reads.names:
-            self.read(chain, vars(module), reads, home, label)
+            self.fact("class", label)
+        else:
+            assert module is not None
+            reads = reads_of_tree(node)
+            self.fact("class", label, tree_bytes(node))
+            home = module_name(cls.__module__)
+            for chain in reads.changed:
+                self.note_change(chain, vars(module), reads, home)
+            for chain in reads.names:
+                self.read(chain, vars(module), reads, home, label)
+        if node is None or "<locals>" in cls.__qualname__:
+            # What a function declares may be made of that function's variables.
+            self.class_as_made(cls, label)
 
-    def class_without_source(self, cls: type, label: str) -> None:
-        self.fact("class", label)
+    def class_as_made(self, cls: type, label: str) -> None:
         for base in cls.__bases__:
-            self.fact("base", label, class_name(base))
+            self.fact("base", label, self.name_of(base))
             if self.package.holds(base.__module__):
                 self.follow(base)
         for name, value in sorted(vars(cls).items()):
@@ -433,9 +452,11 @@ class _Examination:
             else:
                 if is_constant_type(value) and not name.startswith("__"):
                     self.constants.setdefault((label, name), value)
-        notes = vars(cls).get("__annotations__")
-        if isinstance(notes, dict) and (block := self.content(notes)):
+        if block := self.content(_annotations(cls)):
             self.fact("fields", label, block)
+        for place, value in declared_details(cls):
+            if block := self.content(value):
+                self.fact("field", label, *place, block)
 
     def content(self, value: Any) -> bytes:
         """Return the content of a value in which functions stand for themselves by name."""

@@ -20,7 +20,7 @@ from typing import Any
 from memoleo._platform.forks import RenewedLock
 from memoleo.keys._canonical import canonical, frame, is_keyable
 
-__all__ = ["class_node", "code_bytes", "function_node", "tree_bytes"]
+__all__ = ["class_node", "code_bytes", "described_bytes", "function_node", "tree_bytes"]
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -196,6 +196,17 @@ def tree_bytes(node: ast.AST) -> bytes:
     """
     pieces: list[bytes] = []
     _write(node, pieces.append, isinstance(node, ast.ClassDef), not isinstance(node, ast.ClassDef))
+    return b"".join(pieces)
+
+
+def described_bytes(node: ast.AST) -> bytes:
+    """Return the bytes of a function's annotations, the same on every version of Python."""
+    pieces: list[bytes] = []
+    arguments: Any = getattr(node, "args", None)
+    everyone = [*arguments.posonlyargs, *arguments.args, arguments.vararg]
+    everyone += [*arguments.kwonlyargs, arguments.kwarg]
+    notes = [getattr(one, "annotation", None) for one in everyone if one is not None]
+    _write([*notes, getattr(node, "returns", None)], pieces.append, in_class=True)
     return b"".join(pieces)
 
 
