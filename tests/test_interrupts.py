@@ -205,6 +205,39 @@ def test_every_alarm_reaches_the_program(tmp_path: Path) -> None:
     assert int(done.stdout) <= 30  # in finalizers, and between two instructions of ours
 
 
+LOADING = """
+import sys
+from memoleo import Cache, content_cached
+
+@content_cached(cache=Cache("memory://"), version=1)
+def double(number):
+    return 2 * number
+
+inside = []
+
+def handler(frame, event, argument):
+    name = frame.f_globals.get("__name__", "")
+    if event == "call" and frame.f_code.co_name == "<module>" and name.startswith("memoleo"):
+        sys.setprofile(None)
+        inside.append(double(len(inside)))
+        sys.setprofile(handler)
+
+sys.setprofile(handler)
+first = double(100)
+sys.setprofile(None)
+assert (first, double(100)) == (200, 200)
+assert inside and inside == [2 * number for number in range(len(inside))]
+"""
+
+
+def test_a_handler_may_call_while_a_first_call_loads_what_it_needs() -> None:
+    """Modules that are half imported are no error: what a handler calls is run without a cache."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+
+
 FLIGHT = tuple(str(Path("_flow", name)) for name in ("drive.py", "singleflight.py", "turn.py"))
 
 

@@ -167,6 +167,9 @@ class CachedFunction(WrappedCallable[P, R]):
         except TypeError:
             # The arguments don't fit: the function itself says so best.
             return None
+        except ImportError:
+            # A signal handler calls it in the middle of an import that the first key needs.
+            return None
         job = self._job(self._at(), key, partial(self.__wrapped__, *args, **kwargs))
         if not self._attached.compiled:
             self._attached.compiled = True
