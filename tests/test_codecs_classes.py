@@ -143,6 +143,12 @@ class Envelope(pydantic.BaseModel, Generic[T]):
 IntEnvelope = Envelope[int]
 
 
+class Linked(pydantic.BaseModel):
+    link: pydantic.HttpUrl
+    any_link: pydantic.AnyUrl
+    store: pydantic.PostgresDsn
+
+
 @pydantic.dataclasses.dataclass
 class CheckedPoint:
     x: int
@@ -222,6 +228,7 @@ VALUES = [
     Hashed("x"), Open(1),
     ollama.ChatResponse.model_validate(CHAT), ollama.Message(role="user", content="x"),
     ollama.GenerateResponse(response="x", context=[1, 2], done=True),
+    Linked(link="HTTP://a.example/é?q=a b#f", any_link="x:y", store="postgres://u:p@a:1,b:2/db"),
     ollama.EmbedResponse(embeddings=[[0.1, 0.2]]),
     ollama.ListResponse.model_validate({"models": [{"modified_at": "2024-01-01T00:00:00Z"}]}),
 ]  # fmt: skip

@@ -823,6 +823,22 @@ def test_schemas_and_tools_are_told_apart(
     assert key(first()) != key(second())
 
 
+def test_urls_of_pydantic_count_by_their_text() -> None:
+    """A model with a field for a URL can be keyed."""
+
+    class Linked(pydantic.BaseModel):
+        link: pydantic.HttpUrl
+        store: pydantic.PostgresDsn | None = None
+
+    def made(**content: str) -> bytes:
+        return key(Linked.model_validate(content))
+
+    store = "postgres://u@one,two/db"
+    assert made(link="http://a.example") == made(link="http://A.example/")
+    assert made(link="http://a.example") != made(link="http://b.example")
+    assert made(link="http://a.example") != made(link="http://a.example", store=store)
+
+
 def test_an_extra_hides_no_field_of_its_name() -> None:
     """A field that is set by its alias counts beside an extra with the field's own name."""
 

@@ -32,7 +32,7 @@ __all__: list[str] = []
 _TEXT, _INT, _ELLIPSIS, _NOT_IMPLEMENTED = 20, 21, 22, 23
 _BYTEARRAY, _COMPLEX, _DECIMAL, _FRACTION, _RANGE, _SLICE, _PATTERN = range(24, 31)
 _DATE, _TIME, _DATETIME, _TIMEDELTA, _TIMEZONE, _ZONE, _PYDANTIC_ZONE = range(31, 38)
-_UUID, _PATH, _ADDRESS = 38, 39, 40
+_UUID, _PATH, _ADDRESS, _PYDANTIC_URL = 38, 39, 40, 41
 
 _FITS = range(-(2**63), 2**64)
 
@@ -140,6 +140,46 @@ def _read_pydantic_zone(reader: Reader, node: list[Node]) -> dt.tzinfo:
 
 FALLBACKS.append(_pydantic_zone)
 READERS[_PYDANTIC_ZONE] = _read_pydantic_zone
+
+
+_URLS = ("Url", "MultiHostUrl")
+
+
+def _pydantic_class(name: str) -> Any:
+    """Return pydantic's class of that name, if it is one for URLs; `None` if there is none."""
+    if name in _URLS:
+        return getattr(sys.modules.get("pydantic_core"), name, None)
+    kind = vars(sys.modules.get("pydantic.networks", sys)).get(name)
+    layers = [layer.__name__ for layer in getattr(kind, "__mro__", ())]
+    return kind if {"_BaseUrl", "_BaseMultiHostUrl"}.intersection(layers[1:]) else None
+
+
+def _pydantic_url(kind: type) -> Write | None:
+    return _write_pydantic_url if _pydantic_class(kind.__name__) is kind else None
+
+
+def _write_pydantic_url(writer: Writer, value: Any) -> Node:
+    inner = getattr(value, "_url", value)
+    if type(inner)(str(inner)) != inner:
+        raise Unstorable(type(value), "it is not what its text says")
+    return [_PYDANTIC_URL, type(value).__name__, type(inner).__name__, str(inner)]
+
+
+def _read_pydantic_url(reader: Reader, node: list[Node]) -> Any:
+    _, name, inner, text = node
+    kind, inner_kind = _pydantic_class(name), _pydantic_class(inner)
+    if kind is None or inner_kind is None or inner not in _URLS:
+        raise CodecError(f"this program has no URL called {name}")
+    if kind is inner_kind:
+        return kind(text)
+    # Its own `__init__` would validate once more.
+    value = object.__new__(kind)
+    value._url = inner_kind(text)
+    return value
+
+
+FALLBACKS.append(_pydantic_url)
+READERS[_PYDANTIC_URL] = _read_pydantic_url
 
 
 def _join_uuid(data: bytes, safe: int | None) -> uuid.UUID:

@@ -170,6 +170,8 @@ _CONTENT: dict[tuple[str, str], tuple[str, Callable[[Any], Any]]] = {
     ("logging", "Logger"): ("Logger", _logger),
     ("logging", "RootLogger"): ("Logger", _logger),
     ("msgspec._core", "UnsetType"): ("UNSET", _nothing),
+    ("pydantic_core._pydantic_core", "Url"): ("Url", _text),
+    ("pydantic_core._pydantic_core", "MultiHostUrl"): ("MultiHostUrl", _text),
 }
 
 _WRITERS: dict[tuple[str, str], Writer] = {
