@@ -587,6 +587,25 @@ def test_callables_are_told_apart_by_what_they_hold(version: str | None) -> None
     assert len(set(arguments)) == len(arguments)
 
 
+CALLABLES_PROBE = """
+import json
+from test_keys_source import CALLABLES, plus_one
+from memoleo.keys import Keyer
+
+keyer = Keyer(plus_one)
+print(json.dumps({
+    str(place): [Keyer(make()).key((1,), {}).hex(), keyer.key((make(),), {}).hex()]
+    for place, make in enumerate(CALLABLES)
+}))
+"""
+
+
+def test_callables_have_the_same_keys_in_every_process() -> None:
+    """What is held at some address, or in some order, leaves no trace."""
+    here = pathlib.Path(__file__).parent
+    assert probe(here, CALLABLES_PROBE) == probe(here, CALLABLES_PROBE)
+
+
 def test_what_a_decorator_that_is_a_class_counts_is_its_own_affair() -> None:
     """A decorator that counts calls leaves the key as it was."""
     counting = Times(plus_one, 1)

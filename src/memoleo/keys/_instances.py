@@ -116,6 +116,9 @@ def instance_content(cls: type, base: type = object) -> Callable[[Any], dict[str
 
 
 def _slot_reader(slots: list[tuple[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    # Those of the interpreter hold an offset or an address.
+    slots = [(name, slot) for name, slot in slots if not name.endswith("__")]
+
     def read(value: Any) -> dict[str, Any]:
         found = {}
         for name, slot in reversed(slots):
