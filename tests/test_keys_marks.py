@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import pickle
 import signal
+import sys
 import threading
 from array import array
 from collections import OrderedDict
@@ -140,3 +141,19 @@ def test_signal_handlers_never_take_the_marks_of_what_they_interrupt() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(set(ran)) == 1
+
+
+@pytest.mark.parametrize("value", [Decimal(1), Point(1), Text("a"), len])
+def test_a_value_without_a_mark_takes_few_steps(value: Any) -> None:
+    """Nothing looks for a signal handler where a value is merely not plain."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    assert mark_of((value,)) is None
+    sys.setprofile(count)
+    mark_of((value,))
+    sys.setprofile(None)
+    assert calls < 5

@@ -56,6 +56,10 @@ def _make_mark_of() -> Callable[[tuple[Any, ...]], bytes | None]:
         start = len(pieces)
         try:
             dump(values)
+        except _Foreign:
+            # The way of every call with a value that is not plain: it has to be short.
+            del pieces[start:]
+            return None
         except Exception as error:
             del pieces[start:]
             pass_on(error)
