@@ -328,6 +328,7 @@ def test_interrupted(error):
         ({"key": 3}, "key"),
         ({"progress": 3}, "progress"),
         ({"ttl": "soon"}, "soon"),
+        ({"type": ""}, "type=''"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):

@@ -230,7 +230,8 @@ class _Plan:
         if keeps:
             if self._cache_key is not None:
                 raise ConfigError(f"{self.name} is cached already: leave out type, ttl and cache")
-            function = content_cached(type=type_ or "default", ttl=ttl, cache=cache)(function)
+            category = "default" if type_ is None else type_
+            function = content_cached(type=category, ttl=ttl, cache=cache)(function)
         self.function = function
         self.unpack = unpack
         self._given_key = key
