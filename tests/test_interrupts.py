@@ -241,6 +241,26 @@ def test_a_handler_may_call_while_a_first_call_loads_what_it_needs() -> None:
 FLIGHT = tuple(str(Path("_flow", name)) for name in ("drive.py", "singleflight.py", "turn.py"))
 
 
+def test_a_result_that_is_never_stored_costs_no_look_for_handlers() -> None:
+    """What failed in memoleo's own code alone takes few steps to tell from an alarm."""
+
+    @content_cached(cache=Cache("memory://", metrics=Metrics()), version=1)
+    def handle(number: int) -> object:
+        return object()
+
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    handle(1)
+    sys.setprofile(count)
+    handle(1)
+    sys.setprofile(None)
+    assert calls < 150
+
+
 def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
     """Wherever an exception comes between two lines: nobody waits for it, or gets what it left."""
     runs = []

@@ -19,19 +19,23 @@ def interruption(error: BaseException | None) -> BaseException | None:
     """
     if threading.current_thread() is not threading.main_thread():
         return None
+    suspects = []
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            # What only our own code took part in is common, and asking for handlers takes long.
+            if not str(trace.tb_frame.f_globals.get("__name__")).startswith("memoleo."):
+                suspects.append((trace.tb_frame.f_code, error))
+            trace = trace.tb_next
+        error = error.__cause__
+    if not suspects:
+        return None
     try:
         codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
     except AttributeError:
         # The program has a module of that name, and no use for signals then.
         return None
-    while error is not None:
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code in codes:
-                return error
-            trace = trace.tb_next
-        error = error.__cause__
-    return None
+    return next((found for code, found in suspects if code in codes), None)
 
 
 def pass_on(error: BaseException) -> None:
