@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+import pydantic
 import pytest
 
 import memoleo
@@ -132,6 +134,31 @@ class TestArguments:
 
         make("a")("x")
         assert parts(make("b").explain("x")) == ["prefix (captured)"]
+
+    def test_what_a_decorator_and_a_schema_hold(self, cache: Cache) -> None:
+        """What a decorator that is a class was told is named, and what changed about a field."""
+
+        def wrapped(count: int, limit: int) -> Any:
+            schema = pydantic.create_model("Answer", text=(str, pydantic.Field(max_length=limit)))
+
+            class Times:
+                def __init__(self, func: Any) -> None:
+                    functools.update_wrapper(self, func)
+                    self.func, self.count = func, count
+
+                def __call__(self, text: str) -> list[Any]:
+                    return [self.func(text)] * self.count
+
+            def ask(text: str) -> Any:
+                return schema(text=text).text
+
+            return content_cached(cache=cache)(Times(ask))
+
+        wrapped(1, 9)("a")
+        (held,) = parts(wrapped(2, 9).explain("a"))
+        assert held.startswith("count, which a decorator around ")
+        (field,) = parts(wrapped(1, 8).explain("a"))
+        assert field.startswith("metadata of the field text in ")
 
     def test_a_function_that_changes_its_arguments(self, cache: Cache) -> None:
         """The parts are those of the call as it came in, as is its key."""

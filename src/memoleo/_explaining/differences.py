@@ -165,6 +165,10 @@ def _fact(fact: str, label: str) -> tuple[str, str]:
         return "captured", f"{last}, which {first} captures"
     if word in ("class", "fields"):
         return "code", f"the class {first}" if rest else "the class of self"
+    if word == "field":
+        return "code", f"{last} of the field {names[1]} in {first}"
+    if word == "held":
+        return "captured", f"{last}, which a decorator around {first} holds"
     if word == "reads":
         return "code", f"what {first} reads"
     return _OTHERS.get(word, ("other", fact))
