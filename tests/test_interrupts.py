@@ -309,6 +309,41 @@ def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
     assert stops > 30
 
 
+def test_a_byte_whose_locking_is_stopped_at_any_line_is_free(tmp_path: Path) -> None:
+    """Also while the program keeps the exception, whose traceback keeps what the call had."""
+    file = file_locks.open_lock_file(str(tmp_path / "locks"))
+    kept: list[BaseException] = []
+    code, left = file_locks.LockFile.acquire.__code__, 0
+
+    def stop_after(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code is not code:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Late
+        return stop_after
+
+    traced = sys.gettrace()
+    for number in range(100):
+        left = number + 1
+        sys.settrace(stop_after)
+        try:
+            file.acquire(7)
+        except Late as error:
+            kept.append(error)
+        finally:
+            sys.settrace(traced)
+        again = file.acquire(7)
+        assert again is not None
+        again.release()
+        if left > 0:
+            break
+    assert len(kept) > 5
+    file.close()
+
+
 HIT = ("_entry.py", "<memoleo>")
 
 

@@ -75,22 +75,24 @@ class LockFile:
         """
         lock = ByteLock(self, offset)
         mark = lock.mark = weakref.ref(lock, self._dropped)
-        # The dictionary decides among the threads of this process, by one step that is atomic.
-        holder = self.held.setdefault(offset, mark)
-        if holder is not mark and not self._inherit(offset, holder, mark):
-            return None
         try:
+            # The dictionary decides among the threads of this process, by one step that is atomic.
+            holder = self.held.setdefault(offset, mark)
+            if holder is not mark and not self._inherit(offset, holder, mark):
+                return None
             _lock(self.descriptor, _EXCLUSIVE, 1, offset)
+            return lock
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
             del self.held[offset]
             return None
         except BaseException:
-            # A signal handler's exception may come just after the byte was locked.
-            with suppress(OSError, ValueError):
-                _lock(self.descriptor, _FREE, 1, offset)
-            del self.held[offset]
+            # A signal handler's exception may come just after the byte was taken, and whoever
+            # keeps it keeps this frame: nothing would be gone.
+            if self.held.get(offset) is mark:
+                with suppress(OSError, ValueError):
+                    _lock(self.descriptor, _FREE, 1, offset)
+                del self.held[offset]
             raise
-        return lock
 
     def _inherit(
         self, offset: int, holder: weakref.ref[ByteLock], mark: weakref.ref[ByteLock]

@@ -42,7 +42,11 @@ def pass_on(error: BaseException) -> None:
     """Raise what a signal handler of the program raised, if that is behind `error`."""
     found = interruption(error)
     if found is not None:
-        raise found
+        try:
+            raise found
+        finally:
+            # Its traceback refers to this frame: in a circle, all that it holds would live on.
+            del found, error
 
 
 def _code_of(handler: Any) -> CodeType | None:
