@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from memoleo import Cache, Metrics, content_cached
-from memoleo._flow.singleflight import flights_of
+from memoleo._flow.singleflight import Flight, Flights, flights_of
+from memoleo._flow.steps import Followed
 from memoleo.backends.memory import MemoryBackend
 
 MANY = 50
@@ -444,6 +445,29 @@ def test_what_is_started_from_a_call_holds_no_arguments(cache: Cache) -> None:
         tasks[0].cancel()
 
     asyncio.run(main())
+
+
+def test_a_leader_that_is_gone_without_a_word() -> None:
+    """Nobody waits for a run whose finalizer a signal handler's exception kept from beginning."""
+
+    class Run:
+        pass
+
+    def flight(run: Run) -> Flight:
+        return Flight(b"k" * 32, None, leader=weakref.ref(run))
+
+    flights, run, other = Flights(), Run(), Run()
+    flights.join(flight(run))
+    ahead = flights.join(flight(other))
+    assert ahead.leader() is run
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ahead.wait, 60)
+        task = pool.submit(asyncio.run, ahead.await_(60))
+        del run
+        gc.collect()
+        assert waiting.result(30) == task.result(30) == Followed(None, failed=True)
+    mine = flight(other)
+    assert flights.join(mine) is mine
 
 
 def test_without_the_threads_of_a_loop() -> None:

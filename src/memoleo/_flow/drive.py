@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from memoleo._entry import Entry
 from memoleo._events import logger
@@ -207,21 +208,17 @@ class Driver:
             raise
 
     def _lead(self, turn: Turn, *, wait: bool) -> Leading | Followed | Alone:
-        flight = turn.flight = Flight(turn.job.key, turn.job)
+        flight = turn.flight = Flight(turn.job.key, turn.job, leader=ref(turn))
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None
             if not wait:
                 return Alone()
-            from concurrent.futures import TimeoutError as Late
-
             try:
                 if not self._flights.may_wait(ahead):
                     return Alone()
                 with turn.waiting():
-                    return ahead.future.result(_PATIENCE)
-            except Late:
-                return Alone()
+                    return ahead.wait(_PATIENCE) or Alone()
             finally:
                 self._flights.has_waited()
         turn.lease = self.store.lease(turn.job)
@@ -259,7 +256,8 @@ class Driver:
             # Another event loop than asyncio's, or none: nobody could be waited for.
             found = self.store.load(turn.job)
             return _LEADING if found is None else Leading(found)
-        flight = turn.flight = Flight(turn.job.key, turn.job, loop, running(loop))
+        task = running(loop)
+        flight = turn.flight = Flight(turn.job.key, turn.job, loop, task, leader=ref(turn))
         ahead = self._flights.join(flight)
         if ahead is not flight:
             turn.flight = None
@@ -269,9 +267,7 @@ class Driver:
                 if not self._flights.may_wait(ahead, loop):
                     return Alone()
                 with turn.waiting():
-                    return await asyncio.wait_for(asyncio.wrap_future(ahead.future), _PATIENCE)
-            except asyncio.TimeoutError:
-                return Alone()
+                    return await ahead.await_(_PATIENCE) or Alone()
             finally:
                 self._flights.has_waited(loop)
         remote = self.store.remote

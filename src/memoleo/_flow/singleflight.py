@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Collection, Hashable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +35,11 @@ _KEYS = 16_384
 """Keys that are remembered as removed; a run that saw more of them go leaves nothing."""
 
 
+_GLANCE = 1.0
+"""Seconds after which a follower looks by itself: a signal handler's exception may have kept the
+leader from waking those who wait."""
+
+
 class Flight(msgspec.Struct, eq=False):
     """The computation of one key, and those who wait for it.
 
@@ -54,6 +60,10 @@ class Flight(msgspec.Struct, eq=False):
         what keeps other processes from computing it
     outcome
         how it ended
+    joined
+        what followers wait for; there is one as soon as somebody follows
+    leader
+        the run that ends it
     """
 
     key: bytes
@@ -64,6 +74,7 @@ class Flight(msgspec.Struct, eq=False):
     lease: Lease | None = None
     outcome: Followed | None = None
     joined: Future[Followed] | None = None
+    leader: weakref.ref[Any] | None = None
 
     @property
     def owner(self) -> Hashable:
@@ -72,14 +83,47 @@ class Flight(msgspec.Struct, eq=False):
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody computes the key any more; a task of a closed loop never comes back."""
-        return self.outcome is not None or (self.loop is not None and self.loop.is_closed())
+        """Whether nobody computes the key any more.
 
-    @property
-    def future(self) -> Future[Followed]:
-        """What followers wait for; there is one as soon as somebody follows."""
+        A task of a closed loop never comes back. And a signal handler's exception at the very
+        beginning of a finalizer keeps a run that is gone from saying so.
+        """
+        return (
+            self.outcome is not None
+            or (self.loop is not None and self.loop.is_closed())
+            or (self.leader is not None and self.leader() is None)
+        )
+
+    def wait(self, patience: float) -> Followed | None:
+        """Wait for its end in this thread; `None` if it doesn't come in so many seconds."""
         assert self.joined is not None
-        return self.joined
+        from concurrent.futures import TimeoutError as Late
+
+        ends = time.monotonic() + patience
+        while (left := ends - time.monotonic()) > 0 and not self.is_over:
+            try:
+                return self.joined.result(min(left, _GLANCE))
+            except Late as error:
+                pass_on(error)
+        return self._left()
+
+    async def await_(self, patience: float) -> Followed | None:
+        """Wait for its end in this task; see `wait`."""
+        assert self.joined is not None
+        import asyncio
+
+        future = asyncio.wrap_future(self.joined)
+        ends = time.monotonic() + patience
+        try:
+            while (left := ends - time.monotonic()) > 0 and not self.is_over:
+                await asyncio.wait({future}, timeout=min(left, _GLANCE))
+            return self._left()
+        finally:
+            future.cancel()
+
+    def _left(self) -> Followed | None:
+        # One that ended without a word counts as failed.
+        return self.outcome or (Followed(None, failed=True) if self.is_over else None)
 
 
 def running(loop: asyncio.AbstractEventLoop | None) -> Hashable:
@@ -280,12 +324,12 @@ class Flights:
         Twice is harmless, and does what a signal handler's exception kept the first time from.
         """
         with self._lock:
+            if flight.outcome is None:
+                flight.outcome = outcome
             # A leader that forked finds its flight gone in the child: nobody waits there.
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
             flight.job = None
-            if flight.outcome is None:
-                flight.outcome = outcome
             future = flight.joined
             if future is not None and not future.done():
                 future.set_result(flight.outcome)
@@ -303,7 +347,7 @@ class Flights:
 
 # A dictionary of weak references needs a lock: its `setdefault` is not one step.
 _sharing = RenewedLock()
-_shared: WeakValueDictionary[str, Flights] = WeakValueDictionary()
+_shared: weakref.WeakValueDictionary[str, Flights] = weakref.WeakValueDictionary()
 
 
 def flights_of(place: str | None) -> Flights:

@@ -41,7 +41,7 @@ __all__ = ["Turn"]
 _runs = count(1)
 
 
-class Turn(msgspec.Struct, eq=False):
+class Turn(msgspec.Struct, eq=False, weakref=True):
     """One run of a flow.
 
     It is made before the user's function runs and settled after it, so that whoever makes a call
@@ -95,7 +95,12 @@ class Turn(msgspec.Struct, eq=False):
     def __del__(self) -> None:
         # An interrupt between two steps: nobody must wait for what never comes.
         if self.flight is not None or self.lease is not None:
-            self.land(None, failed=True)
+            try:
+                self.land(None, failed=True)
+            except BaseException:
+                # What a signal handler raises in a finalizer ends there, and nobody comes after it.
+                self.land(None, failed=True)
+                raise
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
