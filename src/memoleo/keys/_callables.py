@@ -29,9 +29,10 @@ from memoleo.keys._canonical import (
     frame,
     module_name,
     write,
+    write_mapping,
     writes,
 )
-from memoleo.keys._instances import is_bare
+from memoleo.keys._instances import instance_content, is_bare, is_python_class
 from memoleo.keys._labels import note
 
 if TYPE_CHECKING:
@@ -166,12 +167,18 @@ def _descriptor(value: Any, put: Put, active: set[int]) -> None:
 
 @finder(30)
 def _partial(cls: type) -> Writer | None:
-    functools = sys.modules.get("functools")
-    if cls is not getattr(functools, "partial", None):
+    base = getattr(sys.modules.get("functools"), "partial", None)
+    if base is None or not issubclass(cls, base) or not is_python_class(cls, base):
         return None
+    # What a subclass adds. The rest of it differs between the versions of Python.
+    content = None if cls is base else instance_content(cls, base)
 
     def writer(value: Any, put: Put, active: set[int]) -> None:
-        put(b"X" + frame("partial"))
+        if content is None:
+            put(b"X" + frame("partial"))
+        else:
+            put(b"X" + frame("partial subclass") + frame(class_name(cls)))
+            write_mapping(content(value).items(), put, active, ".{}")
         for name in ("func", "args", "keywords"):
             try:
                 write(getattr(value, name), put, active)
