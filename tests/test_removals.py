@@ -174,6 +174,27 @@ def test_what_is_set_after_a_removal_stays(cache: Cache, monkeypatch: pytest.Mon
     assert cache.get("name") == "new"
 
 
+def test_a_removal_counts_where_nobody_can_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was removed as it was stored goes also if the store can't be read just then."""
+    cache = Cache("memory://", metrics=Metrics())
+    backend = cache.backend
+    put = backend.set
+
+    def broken(key: bytes) -> Any:
+        raise OSError("unreadable")
+
+    def overtaken(key: bytes, entry: Any) -> None:
+        put(key, entry)
+        cache.delete("name")
+        put(key, entry)
+        monkeypatch.setattr(cache.calls.driver.store, "find", broken)
+
+    monkeypatch.setattr(backend, "set", overtaken)
+    assert cache.get_or_compute("name", lambda: "old") == "old"
+    monkeypatch.undo()
+    assert cache.get("name") is None
+
+
 def test_a_removal_while_the_result_is_stored(cache: Cache) -> None:
     """It is gone although it was not there yet when it was removed."""
     runs = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -276,10 +277,14 @@ class Store:
         """Remove an entry that has just been put, unless somebody has put another there since."""
         try:
             found = self.find(key)
-            if found is not None and found.created == entry.created:
-                self.backend.delete(key)
         except Exception as error:
             pass_on(error)
+            found = None
+        if found is not None and found.created != entry.created:
+            return
+        # What can't be looked at goes as well: a removal counts for more than an entry.
+        with suppress(BackendError):
+            self.delete(key)
 
     def delete(self, key: bytes) -> bool:
         """Remove an entry; whether there was one.

@@ -83,7 +83,8 @@ class LockFile:
             _lock(self.descriptor, _EXCLUSIVE, 1, offset)
             return lock
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says POSIX
-            del self.held[offset]
+            if self.held.get(offset) is mark:
+                del self.held[offset]
             return None
         except BaseException:
             # A signal handler's exception may come just after the byte was taken, and whoever
