@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import walk_stack
+from types import FrameType
 from typing import Any
 
 import ollama
@@ -261,6 +263,46 @@ def test_a_result_that_is_never_stored_costs_no_look_for_handlers() -> None:
     assert calls < 150
 
 
+class Stop:
+    """Raises `Late` before a line of the frames that are counted.
+
+    Parameters
+    ----------
+    left
+        how many lines come before it and with it; above 0 after a run that ended sooner
+    counts
+        whether a frame is counted
+    """
+
+    def __init__(self, left: int, counts: collections.abc.Callable[[FrameType, str], bool]) -> None:
+        self.left = left
+        self._counts = counts
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if not self._counts(frame, event):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise Late
+        return self._trace
+
+    def __enter__(self) -> Stop:
+        self._traced = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._traced)
+
+
+def in_a_flight(frame: FrameType, event: str) -> bool:
+    if not frame.f_code.co_filename.endswith(FLIGHT):
+        return False
+    # What stops a finalizer is printed, and nobody is left who could go on.
+    return event != "call" or all(one.f_code.co_name != "__del__" for one, _ in walk_stack(frame))
+
+
 def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
     """Wherever an exception comes between two lines: nobody waits for it, or gets what it left."""
     runs = []
@@ -271,40 +313,19 @@ def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
         return 2 * number
 
     double(-1)
-    left = 0
-
-    def stop_after(frame: Any, event: str, _: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.endswith(FLIGHT):
-            return None
-        # What stops a finalizer is printed, and nobody is left who could go on.
-        if event == "call" and any(one.f_code.co_name == "__del__" for one, _ in walk_stack(frame)):
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                raise Late
-        return stop_after
-
-    traced = sys.gettrace()
     stops = 0
     for number in range(1000):
-        left = number + 1
-        sys.settrace(stop_after)
-        try:
+        found = None
+        with suppress(Late), Stop(number + 1, in_a_flight) as stop:
             found = double(number)
-        except Late:
-            found = None
-        finally:
-            sys.settrace(traced)
-        stops += left <= 0
+        stops += stop.left <= 0
         assert found in (None, 2 * number)
         assert cache.calls.driver._flights._flights == {}
         cache.clear()
         before = len(runs)
         assert double(number) == 2 * number
         assert len(runs) == before + 1, "what was cleared came back"
-        if left > 0:
+        if stop.left > 0:
             break
     assert stops > 30
 
@@ -312,33 +333,19 @@ def test_a_call_that_is_stopped_at_any_line_leaves_nothing_behind() -> None:
 def test_a_byte_whose_locking_is_stopped_at_any_line_is_free(tmp_path: Path) -> None:
     """Also while the program keeps the exception, whose traceback keeps what the call had."""
     file = file_locks.open_lock_file(str(tmp_path / "locks"))
+    code = file_locks.LockFile.acquire.__code__
     kept: list[BaseException] = []
-    code, left = file_locks.LockFile.acquire.__code__, 0
-
-    def stop_after(frame: Any, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code is not code:
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                raise Late
-        return stop_after
-
-    traced = sys.gettrace()
     for number in range(100):
-        left = number + 1
-        sys.settrace(stop_after)
+        stop = Stop(number + 1, lambda frame, event: frame.f_code is code)
         try:
-            file.acquire(7)
+            with stop:
+                file.acquire(7)
         except Late as error:
             kept.append(error)
-        finally:
-            sys.settrace(traced)
         again = file.acquire(7)
         assert again is not None
         again.release()
-        if left > 0:
+        if stop.left > 0:
             break
     assert len(kept) > 5
     file.close()
